@@ -1,0 +1,64 @@
+"""Data: describe it once with a `DataBlock`, get a `DataBunch` of loaders that knows how to show and decode itself."""
+
+from .blocks import Block, CategoryBlock, MultiCategoryBlock, RegressionBlock
+from .bunch import DataBunch
+from .datablock import DataBlock, Datasets
+from .dataset import Dataset, ItemError
+from .getters import (
+    AttrGetter,
+    ColReader,
+    FuncLabeller,
+    ItemGetter,
+    RegexLabeller,
+    get_files,
+    get_image_files,
+    parent_label,
+)
+from .loaders import DeviceLoader
+from .splitters import (
+    ColSplitter,
+    EndSplitter,
+    FileSplitter,
+    FuncSplitter,
+    GrandparentSplitter,
+    IndexSplitter,
+    KFoldSplitter,
+    MaskSplitter,
+    RandomSplitter,
+    RandomSubsetSplitter,
+    TrainTestSplitter,
+)
+from .transforms import Transform
+
+__all__ = [
+    "AttrGetter",
+    "Block",
+    "CategoryBlock",
+    "ColReader",
+    "ColSplitter",
+    "DataBlock",
+    "DataBunch",
+    "Dataset",
+    "Datasets",
+    "DeviceLoader",
+    "EndSplitter",
+    "FileSplitter",
+    "FuncLabeller",
+    "FuncSplitter",
+    "GrandparentSplitter",
+    "IndexSplitter",
+    "ItemError",
+    "ItemGetter",
+    "KFoldSplitter",
+    "MaskSplitter",
+    "MultiCategoryBlock",
+    "RandomSplitter",
+    "RandomSubsetSplitter",
+    "RegexLabeller",
+    "RegressionBlock",
+    "TrainTestSplitter",
+    "Transform",
+    "get_files",
+    "get_image_files",
+    "parent_label",
+]

@@ -35,6 +35,11 @@ class Transform(Portable, ABC):
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
         """The transformed sample. `rand` holds the random numbers of these items; None means: no randomness (validation)."""
 
+    @property
+    def name(self) -> str:
+        """What messages call this step."""
+        return type(self).__name__
+
     def decode(self, sample: tuple) -> tuple:
         """Undo, for showing, what would keep a person from recognising the sample. By default nothing."""
         return sample
@@ -45,6 +50,10 @@ class _V2(Transform):
     """A `torchvision.transforms.v2` transform; its draws from the global generators are seeded by (seed, epoch, item)."""
 
     transform: Callable
+
+    @property
+    def name(self) -> str:
+        return type(self.transform).__name__
 
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
         if not _is_random(self.transform):
@@ -60,6 +69,10 @@ class _Function(Transform):
     """A function applied to the first input of each sample."""
 
     function: Callable
+
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
 
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
         return (self.function(sample[0]), *sample[1:])

@@ -1,0 +1,56 @@
+"""Batches of any nesting: moved to a device, and parted into what the model gets and what the loss compares with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["batch_size", "default_device", "split_batch", "to_device"]
+
+TARGET_KEYS = ("labels", "label", "targets", "target", "y")  # of a dict batch, in this order of preference
+
+
+def default_device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """`batch` with every tensor in it on `device`; copies from pinned memory do not wait."""
+    if isinstance(batch, Tensor):
+        return batch if batch.device == device else batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)([to_device(value, device) for value in batch])
+    return batch
+
+
+def split_batch(batch: Any, n_inp: int | None = None) -> tuple[tuple | dict, tuple]:
+    """`(inputs, targets)` of a batch.
+
+    A tuple or list: its first `n_inp` values (by default all but the last, at least one) are the inputs. A dict: the first
+    key of `labels, label, targets, target, y` that it has holds the target, the rest are keyword arguments of the model.
+    """
+    if isinstance(batch, Mapping):
+        target = next((key for key in TARGET_KEYS if key in batch), None)
+        inputs = {key: value for key, value in batch.items() if key != target}
+        return inputs, () if target is None else (batch[target],)
+    if not isinstance(batch, (list, tuple)):
+        return (batch,), ()
+    cut = max(1, len(batch) - 1) if n_inp is None else n_inp
+    return tuple(batch[:cut]), tuple(batch[cut:])
+
+
+def batch_size(batch: Any) -> int:
+    """The number of samples: the length of the first tensor found in `batch`, 1 where there is none."""
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.ndim else 1
+    if isinstance(batch, Mapping):
+        batch = batch.values()
+    return next((batch_size(value) for value in batch), 1) if hasattr(batch, "__iter__") else 1
