@@ -175,8 +175,7 @@ class ProgressBar(Callback):
         self._stage("valid", learn)
 
     def after_batch(self, learn: Any) -> None:
-        now = time.perf_counter()
-        if self.bar and now >= self.next_refresh and self.display:
+        if self.display and self.bar and (now := time.perf_counter()) >= self.next_refresh:
             self.next_refresh = now + REFRESH
             self.display.update(learn.iter + 1, f"loss {learn.recorder.smooth_loss():.4f}" if learn.training and learn.recorder.sizes else "")
 

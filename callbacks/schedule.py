@@ -129,7 +129,7 @@ def _key(name: str, group: dict[str, Any]) -> str:
 
 
 class ParamScheduler(Callback):
-    """Set hyper-parameters before each batch from the share of the fit that is done.
+    """Set hyper-parameters before each batch from the share of the fit that is done; but for 'lr', put them back after it.
 
     `scheds` maps a hyper-parameter's name (see `set_hyper`) to a schedule, or to a list with one for each layer group.
     """
@@ -139,7 +139,16 @@ class ParamScheduler(Callback):
     def __init__(self, scheds: dict[str, Schedule | Sequence[Schedule]]):
         self.scheds = {name: list(s) if isinstance(s, (list, tuple)) else [s] for name, s in scheds.items()}
 
+    def before_fit(self, learn: Any) -> None:
+        self.before = {name: get_hyper(learn.opt, name) for name in self.scheds if name != "lr"}
+
     def before_batch(self, learn: Any) -> None:
         if learn.training:
             for name, scheds in self.scheds.items():
                 set_hyper(learn.opt, name, [sched(learn.pct_train) for sched in scheds])
+
+    def after_fit(self, learn: Any) -> None:
+        for name, value in self.before.items():
+            set_hyper(learn.opt, name, [value])
+
+    after_cancel_fit = after_fit

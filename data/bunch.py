@@ -167,6 +167,16 @@ class DataBunch:
         loader = make_loader(dataset, bs, workers, self.device, keep_workers=False)
         return DeviceLoader(loader, self.device, self.batch_tfms, dataset.blocks)
 
+    def train_eval_dl(self) -> DeviceLoader:
+        """The training items without shuffling, dropping or randomness; the training loader itself where it is a foreign one."""
+        dataset, bs = getattr(self.train_dl.dl, "dataset", None), self.train_dl.bs or 64
+        if not isinstance(dataset, (Dataset, ForeignDataset)):
+            return self.train_dl
+        dataset = copy.copy(dataset)
+        dataset.training = False
+        loader = make_loader(dataset, bs, getattr(self.train_dl.dl, "num_workers", 0), self.device, keep_workers=False)
+        return DeviceLoader(loader, self.device, self.batch_tfms, self.blocks)
+
     def test_dataset(self, items: Any, with_labels: bool = False) -> Dataset:
         """The dataset of `test_dl`: new raw items without randomness."""
         if not self.blocks:

@@ -11,7 +11,7 @@ import torch
 from .batch import default_device
 from .blocks import Block
 from .bunch import DataBunch, check_batch_size
-from .dataset import Dataset, Draw, short
+from .dataset import Dataset, Draw, short, take
 from .getters import ItemGetter
 from .loaders import DeviceLoader, default_workers, make_loader
 from .portable import Portable
@@ -74,7 +74,7 @@ class DataBlock(Portable):
                 f"{self.splitter or RandomSplitter()!r} put 0 of {len(items)} items into the validation set. Change the splitter; to "
                 "train without validation, build the data with one and use DataBunch(data.train_dl)."
             )
-        train, valid = self._dataset(_take(items, train_idx), True, seed), self._dataset(_take(items, valid_idx), False, seed)
+        train, valid = self._dataset(take(items, train_idx), True, seed), self._dataset(take(items, valid_idx), False, seed)
         return self._learn(train, valid)
 
     def databunch(self, source: Any, path: str | Path = ".", bs: int = 64, val_bs: int | None = None, num_workers: int | None = None,
@@ -170,12 +170,6 @@ class DataBlock(Portable):
             train.check(which)
             valid.check(which)
         return Datasets(train, valid)
-
-
-def _take(items: Any, positions: Sequence[int]) -> Any:
-    if isinstance(items, (pd.DataFrame, pd.Series)):
-        return items.iloc[list(positions)]
-    return [items[i] for i in positions]
 
 
 def _getters(getter: Any, n: int, name: str) -> list[Callable | None]:

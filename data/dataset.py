@@ -13,7 +13,7 @@ from .blocks import Block, _is_missing
 from .randomness import Randomness
 from .transforms import Transform
 
-__all__ = ["Collated", "Dataset", "Draw", "ForeignDataset", "ItemError", "short"]
+__all__ = ["Collated", "Dataset", "Draw", "ForeignDataset", "ItemError", "short", "take"]
 
 
 class ItemError(ValueError):
@@ -45,6 +45,13 @@ def short(value: Any, width: int = 90) -> str:
     if len(text) <= width:
         return text
     return f"…{text[1 - width :]}" if "/" in text and " " not in text else textwrap.shorten(text, width, placeholder=" …")
+
+
+def take(items: Any, positions: Sequence[int]) -> Any:
+    """Some of a list's items or of a DataFrame's rows."""
+    if isinstance(items, (pd.DataFrame, pd.Series)):
+        return items.iloc[list(positions)]
+    return [items[i] for i in positions]
 
 
 def _name(step: Callable) -> str:

@@ -116,6 +116,16 @@ def _column(row: Any, col: str | int) -> Any:
 
 
 @dataclass(frozen=True)
+class ItemName(Portable):
+    """`func` of a file's name without its folders."""
+
+    func: Callable[[str], Any]
+
+    def __call__(self, item: str | Path) -> Any:
+        return self.func(Path(item).name)
+
+
+@dataclass(frozen=True)
 class ItemGetter(Portable):
     """`item[i]`."""
 

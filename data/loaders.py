@@ -83,6 +83,7 @@ class DeviceLoader:
                 f"{type(dl).__name__} can be read only once, a loader is read every epoch: pass the DataLoader, Dataset or list itself."
             )
         self.dl, self.device, self.batch_tfms, self.blocks, self.training = dl, device, list(batch_tfms), blocks, training
+        self.items: list[int] | None = None  # the last batch's items as positions in the dataset, where they are known
 
     def __len__(self) -> int:
         return len(self.dl)  # type: ignore[arg-type]
@@ -129,6 +130,7 @@ class DeviceLoader:
         """One batch of the loader below: moved, and transformed if it came from a `DataBlock`."""
         if not isinstance(batch, Collated):
             return to_device(batch, self.device)
+        self.items = batch.items
         values = to_device(batch.values, self.device)
         if not self.blocks:
             return values

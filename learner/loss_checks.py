@@ -1,7 +1,8 @@
 """Why predictions and targets do not fit a loss, said before training starts.
 
-Each function raises ValueError with what was expected, what came, which target, and what to do. They read values, so
-they wait for the accelerator: call them on one batch, not on every one.
+Each function raises ValueError with what was expected, what came, which target, and what to do. Those that look at
+values wait for the accelerator, so they are for one batch, not for every one; `check_same_count` and `check_weights`
+look at shapes alone.
 """
 
 from typing import Any

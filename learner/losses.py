@@ -221,14 +221,16 @@ def loss_activation(loss_func: Any) -> Callable[[Tensor], Tensor]:
     The loss's own `activation`; for PyTorch's cross-entropy softmax, NLL exp, binary cross-entropy with logits sigmoid
     (modules, functions, and partials of them); else the identity.
     """
-    own = getattr(loss_func, "activation", None)
-    return own if callable(own) else _torch_reading(loss_func)[0]
+    if callable(getattr(loss_func, "activation", None)):
+        return loss_func.activation
+    return _torch_reading(loss_func)[0]
 
 
 def loss_decodes(loss_func: Any) -> Callable[[Tensor], Tensor]:
     """What turns predictions made for `loss_func` into answers: its own `decodes`, else as for `loss_activation`."""
-    own = getattr(loss_func, "decodes", None)
-    return own if callable(own) else _torch_reading(loss_func)[1]
+    if callable(getattr(loss_func, "decodes", None)):
+        return loss_func.decodes
+    return _torch_reading(loss_func)[1]
 
 
 def _torch_reading(loss_func: Any) -> tuple[Callable, Callable]:

@@ -6,7 +6,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["Weights", "as_list", "as_values", "classes_second", "full_precision", "weights_like"]
+__all__ = ["Weights", "as_list", "as_values", "classes_second", "double_precision", "full_precision", "rows",
+           "weights_like"]  # fmt: skip
 
 Weights = float | Sequence[float] | Tensor | None
 
@@ -14,6 +15,11 @@ Weights = float | Sequence[float] | Tensor | None
 def full_precision(x: Tensor) -> Tensor:
     """`x` as float32 at least: sums and exponentials overflow or lose their digits in half precision."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def double_precision(x: Tensor) -> Tensor:
+    """`x` as float64, or as float32 on Apple's GPUs, which have nothing wider."""
+    return x.float() if x.device.type == "mps" else x.double()
 
 
 def as_values(pred: Tensor, targ: Tensor) -> tuple[Tensor, Tensor]:
@@ -27,6 +33,11 @@ def classes_second(x: Tensor, axis: int) -> Tensor:
     if axis % x.ndim == x.ndim - 1:
         return x.reshape(-1, x.shape[-1])
     return x.movedim(axis, 1)
+
+
+def rows(x: Tensor, axis: int) -> Tensor:
+    """`x` as `(n, c)`, a row for each position and what is on `axis` last; `(n, 1)` if `x` is flat."""
+    return x.unsqueeze(-1) if x.ndim == 1 else x.movedim(axis, -1).flatten(0, -2)
 
 
 def as_list(weights: Weights) -> list[float] | None:

@@ -17,7 +17,7 @@ __all__ = ["EfficientNetLite", "efficientnet_lite0"]
 
 
 class SameConv2d(nn.Conv2d):
-    """A square, strided convolution padded as TensorFlow's "SAME": `ceil(in / stride)` out, the odd pixel right and below.
+    """A square, strided convolution to `ceil(size / stride)`, padded like TensorFlow's "SAME": odd pixels right and below.
 
     PyTorch's own padding is the same on both sides, which shifts the grid by a pixel against what the weights know.
     """
@@ -98,8 +98,8 @@ def _stage(n_in: int, stage: Stage) -> nn.Sequential:
 def efficientnet_lite0(pretrained: bool = False, n_classes: int = 1000) -> EfficientNetLite:
     """EfficientNet-Lite0; `pretrained` on ImageNet, for images (bs, 3, h, w) normalised with mean 0.498 and std 0.502.
 
-    With other than 1,000 classes the classifier starts from random weights. Batch norm has PyTorch's momentum, ten times
-    that of the original, so that its statistics follow a short fine-tuning; there is no stochastic depth.
+    With other than 1,000 classes the classifier starts from random weights. Batch norm has PyTorch's momentum, ten
+    times that of the original, so that its statistics follow a short fine-tuning; there is no stochastic depth.
 
     Raises ImportError where the package with the weights is missing.
     """

@@ -1,0 +1,105 @@
+"""Optimizers: `torch.optim`'s, with layer groups, a weight decay policy, and the fused implementation where there is one."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import SGD, AdamW, Optimizer
+
+from ..callbacks.schedule import set_hyper
+
+__all__ = ["SGD", "AdamW", "batchnorm_params", "create_optimizer", "layer_groups", "no_decay_params", "per_group", "trainable_params"]
+
+NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+
+
+def trainable_params(model: nn.Module) -> list[nn.Parameter]:
+    """All parameters that require gradients, as one layer group: the default `splitter`."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def layer_groups(splitter: Callable, model: nn.Module) -> list[list[nn.Parameter]]:
+    """What `splitter(model)` returns as a list of groups: it may give one list of parameters, or several.
+
+    Raises ValueError where a parameter is in two groups.
+    """
+    found = list(splitter(model))
+    groups = [found] if all(isinstance(p, nn.Parameter) for p in found) else [list(group) for group in found]
+    ids = [id(p) for group in groups for p in group]
+    if len(ids) != len(set(ids)):
+        raise ValueError(f"{getattr(splitter, '__name__', splitter)} puts {len(ids) - len(set(ids))} parameters into two groups.")
+    return groups
+
+
+def batchnorm_params(model: nn.Module) -> set[int]:
+    """The ids of all BatchNorm parameters."""
+    return {id(p) for m in model.modules() if isinstance(m, _BatchNorm) for p in m.parameters(recurse=False)}
+
+
+def no_decay_params(model: nn.Module) -> set[int]:
+    """The ids of biases and of normalisation layers' parameters, which many recipes do not decay."""
+    norms = {id(p) for m in model.modules() if isinstance(m, NORMS) for p in m.parameters(recurse=False)}
+    return norms | {id(p) for name, p in model.named_parameters() if name.split(".")[-1] == "bias"}
+
+
+def per_group(value: Any, n_groups: int, name: str = "lr") -> list[float]:
+    """`value` for each layer group: a number for all, a list with one each, `slice(lo, hi)` evenly in log space, or
+    `slice(hi)`: `hi` for the last group and a tenth of it for the others.
+
+    Raises ValueError for a slice where there is one group, and for a list of another length.
+    """
+    if isinstance(value, slice):
+        if n_groups == 1:
+            raise ValueError(
+                f"{name}={value} spreads over layer groups, and this model has one: pass a single number, or give the Learner a "
+                "splitter that returns several lists of parameters."
+            )
+        if value.start is None:
+            return [value.stop / 10] * (n_groups - 1) + [value.stop]
+        return [value.start * (value.stop / value.start) ** (i / (n_groups - 1)) for i in range(n_groups)]
+    if not hasattr(value, "__len__"):
+        return [float(value)] * n_groups
+    if len(value) != n_groups:
+        raise ValueError(f"{name} has {len(value)} values for {n_groups} layer groups: pass one for each, a slice, or a single number.")
+    return [float(v) for v in value]
+
+
+def create_optimizer(opt_func: Callable, groups: Sequence[Sequence[nn.Parameter]], lrs: Sequence[float], no_decay: set[int]) -> Optimizer:
+    """An optimizer over layer groups: `opt_func` is a `torch.optim` class or `(params, lr) -> Optimizer`.
+
+    Each of its parameter groups knows its `layer_group` and whether weight decay applies (`decay`): parameters whose id is in
+    `no_decay` get none. Raises ValueError where no parameter requires gradients.
+    """
+    if not any(p.requires_grad for group in groups for p in group):
+        raise ValueError(
+            "There is nothing to train: the model has no parameter that requires gradients. Is everything frozen? learn.unfreeze() "
+            "thaws it."
+        )
+    parts = [
+        {"params": params, "layer_group": i, "decay": decay}
+        for i, group in enumerate(groups)
+        for decay in (True, False)
+        if (params := [p for p in group if (id(p) not in no_decay) == decay])
+    ]
+    opt = _construct(opt_func, parts, lrs[-1])
+    set_hyper(opt, "lr", lrs)
+    for part in opt.param_groups:
+        if not part["decay"] and "weight_decay" in part:
+            part["weight_decay"] = 0.0
+    return opt
+
+
+def _construct(opt_func: Callable, parts: list[dict], lr: float) -> Optimizer:
+    """Fused where this class and these parameters' device support it; else torch's own choice (foreach on accelerators)."""
+    if isinstance(opt_func, type) and "fused" in inspect.signature(opt_func).parameters:
+        try:
+            return opt_func(parts, lr=lr, fused=True)
+        except RuntimeError:  # torch's word for: not for these parameters
+            return opt_func(parts, lr=lr)
+    opt = opt_func(parts, lr=lr)
+    if not isinstance(opt, torch.optim.Optimizer):
+        raise TypeError(f"opt_func returned {type(opt).__name__}, not a torch.optim.Optimizer: it is called as opt_func(params, lr=…).")
+    return opt

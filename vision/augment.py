@@ -1,0 +1,204 @@
+"""Augmentation of a whole batch on its device: `batch_tfms=aug_transforms(size=224)`.
+
+All changes of geometry of an image are composed into one 3×3 matrix and made by one interpolation, which keeps images
+sharp; brightness and contrast are one multiplication and one addition. Each image draws its own numbers, from
+(seed, epoch, item), so that they do not depend on the batch that it is in. Nothing waits for the device.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.tv_tensors import TVTensor
+
+from ..data.randomness import Randomness
+from ..data.transforms import Transform
+from .checks import check_float, check_option, check_range
+from .homography import dihedral, perspective, rotation, warp, zoom
+from .lighting import Lighting
+from .resizing import PAD_MODES, Size, height_width
+from .samples import draw, map_type, rewrap
+
+__all__ = ["Geometry", "Lighting", "aug_transforms"]
+
+
+def aug_transforms(
+    mult: float = 1.0,
+    do_flip: bool = True,
+    flip_vert: bool = False,
+    max_rotate: float = 10.0,
+    min_zoom: float = 1.0,
+    max_zoom: float = 1.1,
+    max_lighting: float = 0.2,
+    max_warp: float = 0.2,
+    p_affine: float = 0.75,
+    p_lighting: float = 0.75,
+    size: Size | None = None,
+    mode: str = "bilinear",
+    pad_mode: str = "reflection",
+    batch: bool = False,
+    min_scale: float = 1.0,
+) -> list[Transform]:
+    """The usual augmentation of photos, as a list of batch transforms: see `Geometry`, `Lighting` for the arguments.
+
+    `mult` makes every change stronger or weaker: it multiplies `max_rotate`, `max_warp`, `max_lighting` and (unlike
+    fast.ai's) how far the zooms are from 1. A step that asks for nothing is left out: `aug_transforms(mult=0,
+    do_flip=False)` is an empty list. Raises ValueError for an unknown `mode` or `pad_mode`, or a number out of range.
+    """
+    geometry = Geometry(
+        size=size,
+        do_flip=do_flip,
+        flip_vert=flip_vert,
+        max_rotate=max_rotate * mult,
+        min_zoom=1 + (min_zoom - 1) * mult,
+        max_zoom=1 + (max_zoom - 1) * mult,
+        max_warp=max_warp * mult,
+        p_affine=p_affine,
+        min_scale=min_scale,
+        mode=mode,
+        pad_mode=pad_mode,
+        batch=batch,
+    )
+    lighting = Lighting(max_lighting * mult, p_lighting, batch)
+    return [tfm for tfm in (geometry, lighting) if tfm.acts]
+
+
+@dataclass
+class Geometry(Transform):
+    """Flip, turn, zoom, tilt and resize a batch of float images `(bs, c, h, w)` and their masks, in one interpolation.
+
+    - `size`: of the result, an int or (height, width). It shows the whole image: other proportions are squished.
+    - `do_flip`: mirror every other image; with `flip_vert`, lay it in one of the eight ways instead.
+    - `p_affine`: the probability of each of the next three.
+    - `max_rotate`: degrees to either side.
+    - `min_zoom`, `max_zoom`: the range of factors, around a random place.
+    - `max_warp`: the largest tilt, as the share by which an edge grows or shrinks; below 0.5.
+    - `min_scale`: show a random window with `min_scale` to 1 of the area, in the image's proportions.
+    - `mode`: of interpolation, "bilinear", "nearest" or "bicubic"; masks take the nearest pixel.
+    - `pad_mode`: what lies outside of an image, "reflection", "border" or "zeros".
+    - `batch`: the same change for all images of a batch: that of its first.
+
+    Without randomness (validation) images are only resized to `size`, with antialiasing. In training the interpolation
+    does not antialias, which shows where a side becomes much shorter; so a side of more than 1.5 times the length it
+    needs is brought to 1.25 times first (photos warped from 256 to 128 pixels are then 44 instead of 32 dB from their
+    supersampled truth). Raises TypeError for integer images, and for boxes and points, which it cannot move yet.
+    """
+
+    size: Size | None = None
+    do_flip: bool = True
+    flip_vert: bool = False
+    max_rotate: float = 10.0
+    min_zoom: float = 1.0
+    max_zoom: float = 1.1
+    max_warp: float = 0.2
+    p_affine: float = 0.75
+    min_scale: float = 1.0
+    mode: str = "bilinear"
+    pad_mode: str = "reflection"
+    batch: bool = False
+
+    order: ClassVar[int] = 30
+
+    def __post_init__(self):
+        if self.size is not None:
+            height_width(self.size)
+        check_option("mode", self.mode, ("bilinear", "nearest", "bicubic"))
+        check_option("pad_mode", self.pad_mode, PAD_MODES)
+        check_range("p_affine", self.p_affine, 0 <= self.p_affine <= 1, "a probability, 0 to 1")
+        check_range("max_rotate", self.max_rotate, self.max_rotate >= 0, "in degrees, 0 or more")
+        check_range("min_zoom", self.min_zoom, 0 < self.min_zoom <= self.max_zoom, "above 0 and up to max_zoom")
+        check_range("max_warp", self.max_warp, 0 <= self.max_warp < 0.5, "a share of a side, 0 or more and below 0.5")
+        check_range("min_scale", self.min_scale, 0 < self.min_scale <= 1, "a share of the area, above 0 and up to 1")
+
+    @property
+    def acts(self) -> bool:
+        """Does it do anything, at least in training?"""
+        return self.size is not None or self._is_random
+
+    @property
+    def _is_random(self) -> bool:
+        is_affine = self.max_rotate > 0 or self.max_warp > 0 or self.min_zoom != 1 or self.max_zoom != 1
+        return self.do_flip or self.min_scale < 1 or (is_affine and self.p_affine > 0)
+
+    def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
+        images = next((value for value in sample if isinstance(value, TVTensor)), None)
+        if images is None:
+            return sample
+        if rand is None or not self._is_random:
+            return sample if self.size is None else map_type(TVTensor, self._resize, sample)
+        height, width = _pixels(images).shape[-2:]
+        matrix = self.homography(rand, width / height).to(images.device, non_blocking=True)
+        return map_type(TVTensor, lambda value: self._warp(value, matrix), sample)
+
+    def homography(self, rand: Randomness, aspect: float) -> Tensor:
+        """The changes drawn for images of that width / height, to `warp` them: `(bs, 3, 3)` float32 on the CPU."""
+        flips, way, rotates, angle, zooms, factor, x, y, *others = draw(rand, 14, self.batch)
+        warps, warp_x, warp_y, area, left, top = others
+
+        def sometimes(chance: Tensor, number: Tensor, low: float, high: float, otherwise: float) -> Tensor:
+            return torch.where(chance < self.p_affine, low + (high - low) * number, otherwise)
+
+        tilts = [sometimes(warps, number, -self.max_warp, self.max_warp, 0) for number in (warp_x, warp_y)]
+        degrees = sometimes(rotates, angle, -self.max_rotate, self.max_rotate, 0)
+        factor = sometimes(zooms, factor, self.min_zoom, self.max_zoom, 1)
+        window = (self.min_scale + (1 - self.min_scale) * area).rsqrt()
+        geometry = perspective(*tilts) @ dihedral(self._way(flips, way), aspect) @ rotation(degrees, aspect)
+        return (geometry @ zoom(factor, 2 * x - 1, 2 * y - 1) @ zoom(window, 2 * left - 1, 2 * top - 1)).float()
+
+    def _way(self, flips: Tensor, way: Tensor) -> Tensor:
+        """The number, for `dihedral`, of how each image is laid."""
+        if not self.do_flip:
+            return torch.zeros_like(flips, dtype=torch.int64)
+        return torch.where(flips < 0.5, (way * 8).long() if self.flip_vert else 1, 0)
+
+    def _warp(self, value: TVTensor, matrix: Tensor) -> TVTensor:
+        pixels, size = _pixels(value), self._size(value)
+        if isinstance(value, tv_tensors.Mask):
+            return _wrap(warp(pixels, matrix, size, "nearest", self.pad_mode), value)
+        return _wrap(warp(self._shrink(pixels, size), matrix, size, self.mode, self.pad_mode), value)
+
+    def _resize(self, value: TVTensor) -> TVTensor:
+        mode = "nearest" if isinstance(value, tv_tensors.Mask) else self.mode
+        return _wrap(_interpolate(_pixels(value), self._size(value), mode), value)
+
+    def _size(self, value: TVTensor) -> tuple[int, int]:
+        return (value.shape[-2], value.shape[-1]) if self.size is None else height_width(self.size)
+
+    def _shrink(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
+        """`pixels`, each side brought to 1.25 times what the average window needs if it is beyond 1.5 times that."""
+        window = (1 + math.sqrt(self.min_scale)) / 2
+
+        def shrunk(old: int, new: int) -> int:
+            return round(1.25 * new / window) if old * window > 1.5 * new else old
+
+        return _interpolate(pixels, (shrunk(pixels.shape[-2], size[0]), shrunk(pixels.shape[-1], size[1])), self.mode)
+
+
+def _pixels(value: TVTensor) -> Tensor:
+    """A batch of images or masks as `(n, c, h, w)`."""
+    if not isinstance(value, (tv_tensors.Image, tv_tensors.Mask)):
+        raise TypeError(
+            f"Geometry moves images and masks, not {type(value).__name__} yet, which would no longer fit its image. "
+            "Augment such samples in item_tfms, by transforms of torchvision.transforms.v2."
+        )
+    if isinstance(value, tv_tensors.Image):
+        check_float(value, "Geometry")
+    pixels = value.as_subclass(Tensor)
+    return pixels[:, None] if pixels.ndim == 3 else pixels
+
+
+def _wrap(pixels: Tensor, like: TVTensor) -> TVTensor:
+    return rewrap(pixels.reshape(*like.shape[:-2], *pixels.shape[-2:]), like)
+
+
+def _interpolate(pixels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """`pixels` resized, antialiased unless `mode` is "nearest", computed in float32; itself where it has that size."""
+    if pixels.shape[-2:] == size:
+        return pixels
+    if mode == "nearest":
+        return F.interpolate(pixels.float(), size, mode="nearest-exact").to(pixels.dtype)
+    return F.interpolate(pixels.float(), size, mode=mode, antialias=True, align_corners=False).to(pixels.dtype)

@@ -1,0 +1,83 @@
+"""Which part of a picture goes where when it changes its size: windows, resizing and padding of one `tv_tensor`.
+
+For images `(c, h, w)`, masks `(h, w)` or `(c, h, w)`, boxes and points; sizes and places are (vertical, horizontal).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from .samples import rewrap
+
+__all__ = ["PAD_MODES", "Box", "Size", "height_width", "inside", "pad", "resize", "resized_crop", "window"]
+
+Size = int | tuple[int, int]  # a square's side, or (height, width), in pixels
+Box = tuple[int, int, int, int]  # top, left, height, width, in pixels
+
+PAD_MODES = ("reflection", "border", "zeros")
+MIDDLE = (0.5, 0.5)
+
+
+def height_width(size: Size) -> tuple[int, int]:
+    """`size` as (height, width). Raises ValueError unless it is one or two positive integers."""
+    sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f"size is an int or (height, width), in pixels above 0, not {size!r}.")
+    return sides
+
+
+def window(old: Sequence[int], shape: Sequence[float], place: Sequence[float] = MIDDLE, share: float = 1.0) -> Box:
+    """The largest window in the proportions of `shape` in a picture of size `old`, its sides times `share`.
+
+    It lies at `place`: 0 is top or left, 1 is bottom or right.
+    """
+    scale = share * min(old[0] / shape[0], old[1] / shape[1])
+    height, width = (min(max(round(scale * s), 1), o) for s, o in zip(shape, old, strict=True))
+    return round(place[0] * (old[0] - height)), round(place[1] * (old[1] - width)), height, width
+
+
+def inside(old: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+    """The largest size in the proportions of `old` that fits into `size`."""
+    scale = max(old[0] / size[0], old[1] / size[1])
+    return max(round(old[0] / scale), 1), max(round(old[1] / scale), 1)
+
+
+def resize(value: Tensor, size: tuple[int, int]) -> Tensor:
+    """`value` brought to `size`: images bilinearly with antialiasing, masks by the nearest pixel."""
+    if not isinstance(value, tv_tensors.Mask):
+        return F.resize(value, list(size), antialias=True)
+    # torchvision resizes masks by "nearest", which lies up to half a pixel beside the pixels of their image
+    planes = F.resize(value.as_subclass(Tensor)[None], list(size), InterpolationMode.NEAREST_EXACT)
+    return rewrap(planes[0], value)
+
+
+def resized_crop(value: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
+    """What `value` shows inside `box`, brought to `size`."""
+    return resize(F.crop(value, *box), size)
+
+
+def pad(value: Tensor, size: tuple[int, int], place: Sequence[float] = MIDDLE, pad_mode: str = "zeros") -> Tensor:
+    """`value`, no larger than `size`, filled up to `size`; `place` is where it lies, 0 at the top or left, 1 opposite.
+
+    Around it is its mirror image, as often as needed ("reflection"), its edge ("border"), or black, class 0 ("zeros").
+    """
+    height, width = F.get_size(value)
+    top, left = round(place[0] * (size[0] - height)), round(place[1] * (size[1] - width))
+    if pad_mode == "zeros" or not isinstance(value, (tv_tensors.Image, tv_tensors.Mask)):
+        return F.pad(value, [left, top, size[1] - left - width, size[0] - top - height])
+    rows, columns = _shown(size[0], top, height, pad_mode), _shown(size[1], left, width, pad_mode)
+    return rewrap(value.as_subclass(Tensor).index_select(-2, rows).index_select(-1, columns), value)
+
+
+def _shown(n: int, start: int, length: int, pad_mode: str) -> Tensor:
+    """The index of the pixel that each of `n` positions shows, when `length` pixels begin at `start`: `(n,)` int64."""
+    index = torch.arange(n) - start
+    if pad_mode == "border" or length == 1:
+        return index.clamp(0, length - 1)
+    there_and_back = 2 * (length - 1)
+    index = index.remainder(there_and_back)
+    return torch.minimum(index, there_and_back - index)
