@@ -44,10 +44,11 @@ class Recorder(Callback):
 
     def after_loss(self, learn: Any) -> None:
         if learn.training:
+            group = learn.opt.param_groups[-1]
             self._pending.append(learn.loss.detach())
-            self.lrs.append(learn.opt.param_groups[-1]["lr"])
-            self.moms.append(get_hyper(learn.opt, "mom") if self._mom else 0.0)
             self.sizes.append(learn.bs)
+            self.lrs.append(group["lr"])
+            self.moms.append(group["betas"][0] if "betas" in group else group.get("momentum", 0.0))
 
     def after_epoch(self, learn: Any) -> None:
         row = {"epoch": len(self.rows), "train_loss": self.mean_loss(self.first_step), **learn.results}

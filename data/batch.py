@@ -1,6 +1,6 @@
 """Batches of any nesting: moved to a device, and parted into what the model gets and what the loss compares with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,9 +19,14 @@ def default_device() -> torch.device:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """`batch` with every tensor in it on `device`; copies from pinned memory do not wait."""
+    """`batch` with every tensor in it on `device`; copies from pinned memory do not wait.
+
+    Tuples (also named ones), lists, mappings and whatever has a method `to` are moved; anything else stays as it is.
+    """
     if isinstance(batch, Tensor):
         return batch if batch.device == device else batch.to(device, non_blocking=True)
+    if hasattr(batch, "to") and not isinstance(batch, type):  # a PackedSequence, a BatchEncoding of transformers, …
+        return batch.to(device)
     if isinstance(batch, Mapping):
         return {key: to_device(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
@@ -34,8 +39,9 @@ def to_device(batch: Any, device: torch.device) -> Any:
 def split_batch(batch: Any, n_inp: int | None = None) -> tuple[tuple | dict, tuple]:
     """`(inputs, targets)` of a batch.
 
-    A tuple or list: its first `n_inp` values (by default all but the last, at least one) are the inputs. A dict: the first
-    key of `labels, label, targets, target, y` that it has holds the target, the rest are keyword arguments of the model.
+    A tuple or list: its first `n_inp` values (by default all but the last, at least one) are the inputs. A dict: the
+    first key of `labels, label, targets, target, y` that it has holds the target, the rest are keyword arguments of the
+    model.
     """
     if isinstance(batch, Mapping):
         target = next((key for key in TARGET_KEYS if key in batch), None)
@@ -49,8 +55,15 @@ def split_batch(batch: Any, n_inp: int | None = None) -> tuple[tuple | dict, tup
 
 def batch_size(batch: Any) -> int:
     """The number of samples: the length of the first tensor found in `batch`, 1 where there is none."""
+    tensor = next(_tensors(batch), None)
+    return 1 if tensor is None or not tensor.ndim else tensor.shape[0]
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
     if isinstance(batch, Tensor):
-        return batch.shape[0] if batch.ndim else 1
-    if isinstance(batch, Mapping):
-        batch = batch.values()
-    return next((batch_size(value) for value in batch), 1) if hasattr(batch, "__iter__") else 1
+        yield batch
+    elif isinstance(batch, Mapping):
+        yield from _tensors(tuple(batch.values()))
+    elif isinstance(batch, (list, tuple)):
+        for value in batch:
+            yield from _tensors(value)

@@ -1,60 +1,59 @@
-"""A DataBunch: the train, valid (and test) loaders of a task on a device, which know how to show and decode themselves."""
+"""A DataBunch: the loaders of a task (train, valid, test) on a device, which know how to show and decode themselves."""
 
 import copy
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from .batch import batch_size, default_device
 from .blocks import Block
-from .dataset import Dataset, Draw, ForeignDataset
+from .dataset import Dataset, Draw
+from .foreign import ForeignDataset
+from .items import as_items
 from .loaders import DeviceLoader, make_loader
 from .randomness import fresh_seed
 from .show import show_samples
 from .transforms import Transform, as_transforms, decode_transforms
 
-__all__ = ["DataBunch"]
+__all__ = ["DataBunch", "check_batch_size"]
 
 
 class DataBunch:
     """Loaders for training and validation: from a `DataBlock`, from datasets, or any loaders of your own.
 
     `DataBunch(train_dl, valid_dl)` takes anything that can be iterated every epoch and yields batches: tuples `(x, y)`,
-    dicts, nested ones. `train_dl` and `valid_dl` are wrapped so that batches arrive on `device` (by default the accelerator).
-    `dls` holds all loaders: train, valid, and further ones for validation.
+    dicts, nested ones. The loaders are wrapped so that their batches arrive on `device` (by default the accelerator).
+    `dls` holds all of them: train, valid, and further ones for validation.
     """
 
-    def __init__(self, train_dl: Iterable, valid_dl: Iterable | None = None, test_dl: Iterable | None = None, path: str | Path = ".",
-                 device: torch.device | str | None = None):  # fmt: skip
-        self.path = Path(path)
-        self.device = torch.device(device) if device is not None else default_device()
-        loaders = [train_dl, valid_dl, *([] if test_dl is None else [test_dl])]
-        self.dls = [dl if dl is None or isinstance(dl, DeviceLoader) else DeviceLoader(dl, self.device) for dl in loaders]
+    def __init__(self, train_dl: Iterable, valid_dl: Iterable | None = None, test_dl: Iterable | None = None,
+                 path: str | Path = ".", device: torch.device | str | None = None):  # fmt: skip
+        loaders = [train_dl, valid_dl] if test_dl is None else [train_dl, valid_dl, test_dl]
+        if device is None:
+            device = next((dl.device for dl in loaders if isinstance(dl, DeviceLoader)), None)
+        self.path, self.device = Path(path), _device(device)
+        self.dls = [None if dl is None else _on_device(dl, self.device) for dl in loaders]
 
     @classmethod
-    def from_dsets(cls, train: Any, valid: Any = None, bs: int = 64, val_bs: int | None = None, num_workers: int | None = None,
-                   device: torch.device | str | None = None, seed: int | None = None) -> "DataBunch":  # fmt: skip
-        """From map-style datasets (shuffled by `(seed, epoch)`) or `IterableDataset`s; batches are formed by torch's default.
+    def from_dsets(cls, train: Any, valid: Any = None, bs: int = 64, val_bs: int | None = None,
+                   num_workers: int | None = None, device: torch.device | str | None = None,
+                   seed: int | None = None) -> "DataBunch":  # fmt: skip
+        """From map-style datasets (shuffled by `(seed, epoch)`) or `IterableDataset`s; torch's default collation.
 
         `num_workers` defaults to 0. Raises ValueError where `train` is empty or smaller than one batch.
         """
-        device, seed = torch.device(device) if device is not None else default_device(), fresh_seed() if seed is None else seed
-        workers = num_workers or 0
-
-        def loader(dataset: Any, bs: int, training: bool) -> Iterable | None:
-            if dataset is None:
-                return None
-            if isinstance(dataset, torch.utils.data.IterableDataset):
-                return torch.utils.data.DataLoader(dataset, bs, num_workers=workers, pin_memory=device.type == "cuda")
-            if training:
-                check_batch_size(len(dataset), bs)
-            return make_loader(ForeignDataset(dataset, training, seed), bs, workers, device, shuffle=training, drop_last=training)
-
-        return cls(loader(train, bs, True), loader(valid, val_bs or bs, False), device=device)  # type: ignore[arg-type]
+        target, workers, seed = _device(device), num_workers or 0, fresh_seed() if seed is None else seed
+        if not isinstance(train, IterableDataset):
+            check_batch_size(len(train), bs)
+        train_dl = _foreign_loader(train, bs, workers, target, seed, training=True)
+        valid_dl = (
+            None if valid is None else _foreign_loader(valid, val_bs or bs, workers, target, seed, training=False)
+        )
+        return cls(train_dl, valid_dl, device=target)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {_size(dl)}" for name, dl in zip(("train", "valid", "test"), self.dls, strict=False))
@@ -100,7 +99,8 @@ class DataBunch:
     @property
     def vocab(self) -> list | None:
         """The vocabulary of the first target that has one."""
-        return next((block.vocab for block in self.targets if getattr(block, "vocab", None) is not None), None)  # type: ignore[attr-defined]
+        vocabs = (getattr(block, "vocab", None) for block in self.targets)
+        return next((vocab for vocab in vocabs if vocab is not None), None)
 
     @property
     def classes(self) -> list | None:
@@ -109,10 +109,10 @@ class DataBunch:
     @property
     def c(self) -> int:
         """The number of outputs a model needs. Raises AttributeError where the data does not say."""
-        n_out = [block.n_out for block in self.targets]
-        if not n_out or None in n_out:
-            raise AttributeError("This data does not say how many outputs a model needs: pass n_out= where a model is made.")
-        return sum(n_out)  # type: ignore[arg-type]
+        known = [block.n_out for block in self.targets if block.n_out is not None]
+        if not known or len(known) < len(self.targets):
+            raise AttributeError("This data does not say how many outputs a model needs: give n_out= to the model.")
+        return sum(known)
 
     @property
     def batch_tfms(self) -> list[Transform]:
@@ -120,35 +120,40 @@ class DataBunch:
 
     # ---- looking at it
 
-    def one_batch(self) -> tuple | dict:
-        """The first training batch of epoch 0, on the device, after all transforms. Raises ValueError where there is none."""
-        self.train_dl.set_epoch(0)
-        for batch in self.train_dl:
-            return batch
-        raise ValueError("There is no training batch: the training set is empty, or smaller than one batch.")
+    def one_batch(self) -> Any:
+        """The first training batch of epoch 0, on the device, after all transforms. ValueError if there is none."""
+        batch = self.train_dl.first_batch()
+        if batch is None:
+            raise ValueError("There is no training batch: the training set is empty, or smaller than one batch.")
+        return batch
 
-    def decode(self, batch: tuple, max_n: int | None = None) -> list[tuple]:
+    def decode(self, batch: Sequence[Tensor], max_n: int | None = None) -> list[tuple]:
         """The samples of a batch as a person knows them: one tuple of decoded values per sample."""
         if not self.blocks:
-            raise ValueError("These loaders came without blocks: nothing says how a value looks. Build the data with a DataBlock.")
-        typed = tuple(block.wrap(value) for block, value in zip(self.blocks, batch, strict=False))
+            raise ValueError("These loaders came without blocks, which say how a value looks: use a DataBlock.")
+        pairs = zip(self.blocks, batch, strict=False)  # a batch without labels has fewer values
+        typed = tuple(block.wrap(value) for block, value in pairs)
         values = [value.as_subclass(Tensor).cpu() for value in decode_transforms(self.batch_tfms, typed)]
-        n = min(batch_size(batch), max_n or batch_size(batch))
-        return [tuple(block.decode(value[i]) for block, value in zip(self.blocks, values, strict=False)) for i in range(n)]
+        n = batch_size(batch) if max_n is None else min(max_n, batch_size(batch))
+        columns = [
+            [block.decode(value[i]) for i in range(n)] for block, value in zip(self.blocks, values, strict=False)
+        ]
+        return list(zip(*columns, strict=True))
 
     def show_batch(self, max_n: int = 9) -> None:
         """Show up to `max_n` training samples as the model gets them: pictures with titles, or a table."""
-        samples = self.decode(self.one_batch(), max_n)  # type: ignore[arg-type]
-        show_samples(self.blocks, samples, self.n_inp or 1)
+        show_samples(self.blocks, self.decode(self.one_batch(), max_n), self.n_inp or 1)
 
     def class_weights(self) -> Tensor:
         """`(c,)` float32 weights that make up for rare classes: n / (c · count), 1 on average over the training items.
 
-        For the target's block with a vocabulary; pass it to a loss as `CrossEntropyLoss(weight=data.class_weights())`.
+        For the first target with a vocabulary; pass it to a loss as `CrossEntropyLoss(weight=data.class_weights())`.
         """
-        which = next((k for k, block in enumerate(self.blocks) if k >= (self.n_inp or 1) and block.n_out and hasattr(block, "vocab")), None)
+        which = next(
+            (k for k, block in enumerate(self.blocks) if block in self.targets and hasattr(block, "vocab")), None
+        )
         if which is None:
-            raise ValueError("class_weights needs a target with a vocabulary: a DataBlock with CategoryBlock or MultiCategoryBlock.")
+            raise ValueError("class_weights needs a target with a vocabulary: a CategoryBlock or MultiCategoryBlock.")
         block, counts = self.blocks[which], torch.zeros(self.blocks[which].n_out or 0)
         for value in self.train_ds.values(which):
             encoded = block.encode(value)
@@ -158,33 +163,41 @@ class DataBunch:
     # ---- new items, another device, other transforms
 
     def test_dl(self, items: Any, with_labels: bool = False) -> DeviceLoader:
-        """A loader over new raw `items` (as `get_items` gives them), through the pipeline of validation, in their order.
+        """A loader over new raw `items` (as `get_items` gives them), in their order, through validation's pipeline.
 
-        Without labels a batch holds the inputs alone. Raises ValueError for data that did not come from a `DataBlock`.
+        Without labels a batch holds the inputs alone. Raises ValueError for data that did not come from a `DataBlock`,
+        TypeError for a path: `get_image_files(path)` lists the images in a folder.
         """
-        dataset, bs = self.test_dataset(items, with_labels), (self.valid_dl or self.train_dl).bs or 64
-        workers = getattr(self.train_dl.dl, "num_workers", 0) if len(dataset) > bs else 0
-        loader = make_loader(dataset, bs, workers, self.device, keep_workers=False)
-        return DeviceLoader(loader, self.device, self.batch_tfms, dataset.blocks)
+        dataset, bs = (
+            self.test_dataset(items, with_labels),
+            (self.train_dl if self.valid_dl is None else self.valid_dl).bs or 64,
+        )
+        return self._eval_loader(dataset, bs, self._workers if len(dataset) > bs else 0)
 
     def train_eval_dl(self) -> DeviceLoader:
-        """The training items without shuffling, dropping or randomness; the training loader itself where it is a foreign one."""
-        dataset, bs = getattr(self.train_dl.dl, "dataset", None), self.train_dl.bs or 64
+        """The training items in order, all of them, without randomness; a loader of your own is given as it is."""
+        dataset = getattr(self.train_dl.dl, "dataset", None)
         if not isinstance(dataset, (Dataset, ForeignDataset)):
             return self.train_dl
-        dataset = copy.copy(dataset)
-        dataset.training = False
-        loader = make_loader(dataset, bs, getattr(self.train_dl.dl, "num_workers", 0), self.device, keep_workers=False)
-        return DeviceLoader(loader, self.device, self.batch_tfms, self.blocks)
+        if isinstance(dataset, Dataset):
+            dataset = copy.copy(dataset)
+            dataset.training = False
+        return self._eval_loader(dataset, self.train_dl.bs or 64, self._workers)
+
+    def _eval_loader(self, dataset: Dataset | ForeignDataset, bs: int, num_workers: int) -> DeviceLoader:
+        loader = make_loader(dataset, bs, num_workers, self.device, keep_workers=False)
+        return DeviceLoader(loader, self.device, self.batch_tfms, getattr(dataset, "blocks", ()))
+
+    @property
+    def _workers(self) -> int:
+        return getattr(self.train_dl.dl, "num_workers", 0)
 
     def test_dataset(self, items: Any, with_labels: bool = False) -> Dataset:
         """The dataset of `test_dl`: new raw items without randomness."""
         if not self.blocks:
-            raise ValueError("test_dl needs data from a DataBlock; for other loaders pass your own loader: get_preds(dl=…).")
-        if isinstance(items, (str, os.PathLike)):
-            raise TypeError(f"test_dl takes a list of items, got {items!r}: get_image_files(path) lists the images in a folder.")
+            raise ValueError("test_dl needs data from a DataBlock: pass a loader of your own, get_preds(dl=…).")
         ds, n = self.train_ds, len(self.blocks) if with_labels else self.n_inp
-        return Dataset(items, ds.blocks[:n], ds.getters[:n], ds.item_tfms, ds.n_inp)
+        return Dataset(as_items(items), ds.blocks[:n], ds.getters[:n], ds.item_tfms, ds.n_inp)
 
     def input_batch(self, item: Any) -> tuple:
         """One raw item as a batch of one, on the device: what `predict` gives to the model."""
@@ -194,27 +207,51 @@ class DataBunch:
 
     def with_batch_tfms(self, batch_tfms: Any) -> "DataBunch":
         """This data with other batch transforms; the datasets and workers are shared."""
-        return self._with_loaders(batch_tfms=as_transforms(batch_tfms))
+        other = copy.copy(self)
+        other.dls = [copy.copy(dl) for dl in self.dls]
+        for dl in other.dls:
+            if dl is not None:
+                dl.batch_tfms = as_transforms(batch_tfms)
+        return other
 
     def to(self, device: torch.device | str) -> "DataBunch":
         """Send the batches of all loaders to `device` from now on; returns the same DataBunch."""
         self.device = torch.device(device)
-        for dl in filter(None, self.dls):
-            dl.device = self.device
+        for dl in self.dls:
+            if dl is not None:
+                dl.device = self.device
         return self
 
     def cpu(self) -> "DataBunch":
+        """The same as `to("cpu")`."""
         return self.to("cpu")
 
     def cuda(self) -> "DataBunch":
+        """The same as `to("cuda")`."""
         return self.to("cuda")
 
-    def _with_loaders(self, **changes: Any) -> "DataBunch":
-        other = copy.copy(self)
-        other.dls = [copy.copy(dl) for dl in self.dls]
-        for dl in filter(None, other.dls):
-            vars(dl).update(changes)
-        return other
+
+def _device(device: torch.device | str | None) -> torch.device:
+    return default_device() if device is None else torch.device(device)
+
+
+def _foreign_loader(
+    dataset: Any, bs: int, workers: int, device: torch.device, seed: int, training: bool
+) -> DeviceLoader:
+    if isinstance(dataset, IterableDataset):
+        dl = DataLoader(dataset, bs, num_workers=workers, pin_memory=device.type == "cuda")
+    else:
+        dl = make_loader(ForeignDataset(dataset, seed), bs, workers, device, shuffle=training, drop_last=training)
+    return DeviceLoader(dl, device, training=training)
+
+
+def _on_device(dl: Iterable, device: torch.device) -> DeviceLoader:
+    """`dl` wrapped for `device`; a copy of a loader that is wrapped already, which others may use on their device."""
+    if not isinstance(dl, DeviceLoader):
+        return DeviceLoader(dl, device)
+    dl = copy.copy(dl)
+    dl.device = device
+    return dl
 
 
 def _size(dl: DeviceLoader | None) -> str:
@@ -226,8 +263,10 @@ def _size(dl: DeviceLoader | None) -> str:
 
 def check_batch_size(n_items: int, bs: int) -> None:
     """Raise ValueError where a training set is too small for one whole batch, the last one being dropped."""
-    if 0 < n_items < bs:
+    if n_items == 0:
+        raise ValueError("The training set is empty.")
+    if n_items < bs:
         raise ValueError(
-            f"bs={bs} is larger than the training set of {n_items} items, and an incomplete batch is dropped in training: nothing would "
-            f"be trained. Use bs={max(1, n_items // 2)} or less, or drop_last=False."
+            f"bs={bs} is larger than the training set of {n_items} items, and training drops an incomplete batch: "
+            f"nothing would be trained. Use bs={n_items} or less, or drop_last=False in DataBlock.databunch."
         )

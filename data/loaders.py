@@ -2,19 +2,24 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from .batch import to_device
 from .blocks import Block
-from .dataset import Collated, Dataset, Draw, ForeignDataset, ItemError
+from .dataset import Collated, Dataset, Draw, ItemError
+from .foreign import ForeignDataset
+from .items import kind
 from .randomness import Randomness, mix, seeded_generators
 from .transforms import Transform, apply_transforms
 
 __all__ = ["DeviceLoader", "EpochSampler", "default_workers", "make_loader"]
+
+CAN_FORK = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()  # macOS offers it, and crashes
 
 
 class EpochSampler(Sampler[Draw]):
@@ -25,47 +30,61 @@ class EpochSampler(Sampler[Draw]):
     """
 
     def __init__(self, n: int, shuffle: bool, seed: int, order: Iterable[int] | None = None):
-        self.n, self.shuffle, self.seed, self.order, self.epoch = n, shuffle, seed, order, 0
+        if isinstance(order, Iterator):
+            raise TypeError(
+                f"sampler is asked anew each epoch, and a {kind(order)} is used up by the first: pass a list."
+            )
+        self.n, self.shuffle, self.seed, self.order = n, shuffle, seed, order
+        self.epoch = 0
+        self.passes = 0  # begun over this sampler so far
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.n if self.order is None else len(self.order)  # type: ignore[arg-type]
+        return self.n if self.order is None else len(self.order)  # type: ignore[arg-type]  # a sampler has a length
 
     def __iter__(self) -> Iterator[Draw]:
-        seed = int(mix(self.seed, self.epoch)[0] >> 1)
+        self.passes += 1
+        return iter(self.draws(self.epoch))
+
+    def draws(self, epoch: int) -> list[Draw]:
+        """The items of that epoch in order."""
+        return [Draw(int(position), epoch) for position in self._positions(epoch, mix(self.seed, epoch) >> 1)]
+
+    def _positions(self, epoch: int, seed: int) -> Iterable[int]:
         if self.order is not None:
+            if hasattr(self.order, "set_epoch"):
+                self.order.set_epoch(epoch)  # type: ignore[attr-defined]
             with seeded_generators(seed):
-                positions = [int(i) for i in self.order]
-        elif self.shuffle:
-            positions = torch.randperm(self.n, generator=torch.Generator().manual_seed(seed)).tolist()
-        else:
-            positions = range(self.n)
-        return iter([Draw(i, self.epoch) for i in positions])
+                return list(self.order)
+        if self.shuffle:
+            return torch.randperm(self.n, generator=torch.Generator().manual_seed(seed)).tolist()
+        return range(self.n)
 
 
 def default_workers() -> int:
     """As many workers as this process may use cores, at most 8; 0 where processes cannot be forked."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores) if "fork" in multiprocessing.get_all_start_methods() else 0
+    return min(8, cores) if CAN_FORK else 0
 
 
-def make_loader(dataset: Dataset | ForeignDataset, bs: int, num_workers: int, device: torch.device, shuffle: bool = False,
-                drop_last: bool = False, order: Iterable[int] | None = None, keep_workers: bool = True) -> DataLoader:  # fmt: skip
+def make_loader(dataset: Dataset | ForeignDataset, bs: int, num_workers: int, device: torch.device,
+                shuffle: bool = False, drop_last: bool = False, order: Iterable[int] | None = None,
+                keep_workers: bool = True) -> DataLoader:  # fmt: skip
     """A `DataLoader` whose order and random numbers follow from the dataset's seed and the epoch."""
     if bs < 1:
         raise ValueError(f"bs={bs}: a batch holds at least one item.")
     return DataLoader(
-        dataset,
+        cast(torch.utils.data.Dataset, dataset),
         batch_size=bs,
         sampler=EpochSampler(len(dataset), shuffle, dataset.seed, order),
         drop_last=drop_last,
         num_workers=num_workers,
-        collate_fn=dataset.collate,
+        collate_fn=cast(Callable, dataset.collate),
         pin_memory=device.type == "cuda",
         persistent_workers=keep_workers and num_workers > 0,
-        multiprocessing_context="fork" if num_workers and "fork" in multiprocessing.get_all_start_methods() else None,
+        multiprocessing_context="fork" if num_workers and CAN_FORK else None,
         generator=torch.Generator().manual_seed(dataset.seed),  # so that starting workers leaves the global one alone
     )
 
@@ -73,23 +92,22 @@ def make_loader(dataset: Dataset | ForeignDataset, bs: int, num_workers: int, de
 class DeviceLoader:
     """Iterates a `DataLoader` – or any re-iterable of batches – and gives each batch on `device`, after `batch_tfms`.
 
-    With `training`, a batch's random numbers follow from `(seed, epoch, item)`, whatever batch an item is in.
+    With `training`, a batch's random numbers follow from `(seed, epoch, item)`, whatever batch an item is in. The epoch
+    is what `set_epoch` says; a complete pass moves on to the next.
     """
 
-    def __init__(self, dl: Iterable, device: torch.device, batch_tfms: Sequence[Transform] = (), blocks: Sequence[Block] = (),
-                 training: bool = False):  # fmt: skip
-        if isinstance(dl, Iterator):
-            raise TypeError(
-                f"{type(dl).__name__} can be read only once, a loader is read every epoch: pass the DataLoader, Dataset or list itself."
-            )
-        self.dl, self.device, self.batch_tfms, self.blocks, self.training = dl, device, list(batch_tfms), blocks, training
+    def __init__(self, dl: Iterable, device: torch.device, batch_tfms: Sequence[Transform] = (),
+                 blocks: Sequence[Block] = (), training: bool = False):  # fmt: skip
+        _check_loader(dl)
+        self.dl, self.device, self.batch_tfms = dl, device, list(batch_tfms)
+        self.blocks, self.training = blocks, training
         self.items: list[int] | None = None  # the last batch's items as positions in the dataset, where they are known
 
     def __len__(self) -> int:
-        return len(self.dl)  # type: ignore[arg-type]
+        return len(self.dl)  # type: ignore[arg-type]  # a TypeError of Python's where there is none
 
     def __repr__(self) -> str:
-        return f"DeviceLoader({type(self.dl).__name__} on {self.device}, batch_tfms={self.batch_tfms})"
+        return f"DeviceLoader({kind(self.dl)} on {self.device}, batch_tfms={self.batch_tfms})"
 
     @property
     def n_batches(self) -> int | None:
@@ -107,24 +125,53 @@ class DeviceLoader:
 
     @property
     def bs(self) -> int | None:
+        """Items in a batch; None where the loader does not say."""
         return getattr(self.dl, "batch_size", None)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Give the order and the random numbers of `epoch` (also to a `DistributedSampler` of the user's)."""
+    @property
+    def sampler(self) -> EpochSampler | None:
+        """The order of a loader of ours; None for any other."""
         sampler = getattr(self.dl, "sampler", None)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
+        return sampler if isinstance(sampler, EpochSampler) else None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Give the order and the random numbers of `epoch` (also to a sampler or dataset of yours that asks for it)."""
+        for part in (getattr(self.dl, "sampler", None), getattr(self.dl, "dataset", None)):
+            if part is not None and hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
         batches = iter(self.dl)
+        mine = self._passes()
         while True:
             try:
                 batch = next(batches)
             except StopIteration:
-                return
+                break
             except ItemError as error:
                 raise _without_worker_traceback(error) from None
             yield self.prepare(batch)
+            if self._passes() != mine:
+                raise RuntimeError(
+                    "Another pass over this loader has begun, and its workers serve one at a time: finish the first, "
+                    "or build the data with num_workers=0."
+                )
+        if self.training and self.sampler is not None:
+            self.sampler.set_epoch(self.sampler.epoch + 1)
+
+    def _passes(self) -> int:
+        """Passes begun so far, where they share their workers, as torch's persistent ones do."""
+        return self.sampler.passes if self.sampler and getattr(self.dl, "persistent_workers", False) else 0
+
+    def first_batch(self) -> Any:
+        """The first batch of epoch 0, read in this process so that no worker has to start; None where there is none."""
+        if self.sampler is None:
+            return next(iter(self), None)
+        draws, dl = self.sampler.draws(epoch=0)[: self.bs], cast(DataLoader, self.dl)
+        if not draws or (dl.drop_last and len(draws) < (self.bs or 0)):
+            return None
+        dataset = cast(Dataset, dl.dataset)
+        return self.prepare(dataset.collate(dataset.__getitems__(draws)))
 
     def prepare(self, batch: Any) -> Any:
         """One batch of the loader below: moved, and transformed if it came from a `DataBlock`."""
@@ -134,13 +181,31 @@ class DeviceLoader:
         values = to_device(batch.values, self.device)
         if not self.blocks:
             return values
-        typed = tuple(block.wrap(value) for block, value in zip(self.blocks, values, strict=True))
-        rand = Randomness(self._seed, batch.epoch, batch.items) if self.training else None
-        return tuple(v.as_subclass(torch.Tensor) for v in apply_transforms(self.batch_tfms, typed, rand))
+        values = tuple(block.wrap(value) for block, value in zip(self.blocks, values, strict=True))
+        if self.batch_tfms:
+            rand = Randomness(self._batch_seed, batch.epoch, batch.items)
+            with rand.seeded(self.device):
+                values = apply_transforms(self.batch_tfms, values, rand if self.training else None)
+        return tuple(v.as_subclass(torch.Tensor) if isinstance(v, torch.Tensor) else v for v in values)
 
     @property
-    def _seed(self) -> int:
-        return int(mix(self.dl.dataset.seed, 1)[0] >> 1)  # type: ignore[attr-defined]  # apart from the item stage's numbers
+    def _batch_seed(self) -> int:
+        """The dataset's seed, but apart from the numbers of the item stage; 0 for items that came without a loader."""
+        return mix(getattr(getattr(self.dl, "dataset", None), "seed", 0), 1)
+
+
+def _check_loader(dl: Any) -> None:
+    """Raise TypeError for what cannot be read batch by batch, every epoch."""
+    if isinstance(dl, Iterator):
+        raise TypeError(
+            f"{kind(dl)} can be read only once, a loader is read every epoch: pass the DataLoader or list itself."
+        )
+    if isinstance(dl, torch.utils.data.Dataset) and not isinstance(dl, IterableDataset):
+        raise TypeError(
+            f"{kind(dl)} gives samples, not batches: use DataBunch.from_dsets(train, valid, bs=64), or a DataLoader."
+        )
+    if not isinstance(dl, Iterable) and not hasattr(dl, "__getitem__"):
+        raise TypeError(f"A loader is a DataLoader or anything else that gives batches when iterated, not {dl!r}.")
 
 
 def _without_worker_traceback(error: ItemError) -> ItemError:

@@ -8,28 +8,40 @@ finaliser of splitmix64 (Steele et al. 2014).
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Randomness", "fresh_seed", "mix", "seeded_generators"]
+__all__ = ["Randomness", "fresh_seed", "kept_generators", "mix", "seed_generators", "seeded_generators"]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_MASK = 2**64 - 1
+_GOLDEN, _M1, _M2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-def mix(*parts: int | np.ndarray) -> np.ndarray:
-    """A uint64 that depends on every one of `parts` (ints or broadcastable integer arrays) and looks random."""
-    state = np.zeros(1, np.uint64)
+def mix(*parts: int) -> int:
+    """An integer in [0, 2**64) that depends on every one of `parts` and looks random."""
+    state = 0
     for part in parts:
-        state = (state ^ np.asarray(part).astype(np.uint64)) + _GOLDEN
-        state = (state ^ (state >> np.uint64(30))) * _M1
-        state = (state ^ (state >> np.uint64(27))) * _M2
-        state = state ^ (state >> np.uint64(31))
+        state = _mixed(state, part)
     return state
+
+
+def _mixed(state: int, part: int) -> int:
+    state = ((state ^ (part & _MASK)) + _GOLDEN) & _MASK
+    state = ((state ^ (state >> 30)) * _M1) & _MASK
+    state = ((state ^ (state >> 27)) * _M2) & _MASK
+    return state ^ (state >> 31)
+
+
+def _mixed_array(states: np.ndarray, parts: np.ndarray) -> np.ndarray:
+    """`_mixed` for uint64 arrays, whose arithmetic is modulo 2**64 by itself."""
+    state = (states ^ parts) + np.uint64(_GOLDEN)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(_M1)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(_M2)
+    return state ^ (state >> np.uint64(31))
 
 
 def fresh_seed() -> int:
@@ -37,19 +49,42 @@ def fresh_seed() -> int:
     return int(torch.randint(2**31, (1,)))
 
 
-@contextmanager
-def seeded_generators(seed: int) -> Iterator[None]:
-    """Inside, the global generators of torch, numpy and random are seeded with `seed`; afterwards they are as before."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.default_generator.manual_seed(seed)
+def _torch_generators(device: torch.device | None) -> list[torch.Generator]:
+    """The CPU's global generator, and that of `device` where it is a CUDA device."""
+    if device is None or device.type != "cuda":
+        return [torch.default_generator]
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return [torch.default_generator, torch.cuda.default_generators[index]]
+
+
+def seed_generators(seed: int, device: torch.device | None = None) -> None:
+    """Seed the global generators of torch (of the CPU and a CUDA `device`), numpy and random."""
+    for generator in _torch_generators(device):
+        generator.manual_seed(seed & _MASK >> 1)
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+@contextmanager
+def kept_generators(device: torch.device | None = None) -> Iterator[None]:
+    """A context after which the global generators that `seed_generators` seeds are as before it."""
+    generators = _torch_generators(device)
+    states = [generator.get_state() for generator in generators], np.random.get_state(), random.getstate()
     try:
         yield
     finally:
-        torch.set_rng_state(states[0])
+        for generator, state in zip(generators, states[0], strict=True):
+            generator.set_state(state)
         np.random.set_state(states[1])
         random.setstate(states[2])
+
+
+@contextmanager
+def seeded_generators(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Inside, the global generators are seeded with `seed`; afterwards they are as before."""
+    with kept_generators(device):
+        seed_generators(seed, device)
+        yield
 
 
 @dataclass(frozen=True)
@@ -71,10 +106,16 @@ class Randomness:
 
     def uniform(self, n: int) -> Tensor:
         """`(len(items), n)` float32 on the CPU, uniform in [0, 1); row i depends on item i alone."""
-        items = np.asarray(self.items, np.int64)[:, None]
-        bits = mix(self.seed, self.epoch, self.stream, items, np.arange(n)[None, :])
+        common = mix(self.seed, self.epoch, self.stream)
+        states = np.array([[_mixed(common, int(item))] for item in self.items], np.uint64)
+        bits = _mixed_array(states, np.arange(n, dtype=np.uint64))
         return torch.from_numpy((bits >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
 
-    def seeded(self):
+    @property
+    def first(self) -> int:
+        """A seed that follows from the first item: for generators that know no items."""
+        return mix(self.seed, self.epoch, self.stream, int(self.items[0]))
+
+    def seeded(self, device: torch.device | None = None) -> AbstractContextManager[None]:
         """A context in which the global generators follow from the first item (for code that draws from them)."""
-        return seeded_generators(int(mix(self.seed, self.epoch, self.stream, int(self.items[0]))[0] >> np.uint64(1)))
+        return seeded_generators(self.first, device)

@@ -42,30 +42,39 @@ def show_table(table: pd.DataFrame) -> None:
         print(table.to_string())
 
 
-def show_samples(blocks: Sequence[Block], samples: Sequence[tuple], n_inp: int, preds: Sequence[tuple] | None = None) -> None:
-    """Show decoded `samples` (one value per block); with `preds` (one value per target block) the predictions beside them."""
-    if any(block.is_picture for block in blocks):
-        draw_grid([lambda ax, i=i: _draw_sample(blocks, samples[i], n_inp, preds[i] if preds else None, ax) for i in range(len(samples))])
-    else:
+def show_samples(
+    blocks: Sequence[Block], samples: Sequence[tuple], n_inp: int, preds: Sequence[tuple] | None = None
+) -> None:
+    """Show decoded `samples`, one value per block, and `preds`, one value per target block, beside their targets."""
+    if not any(block.is_picture for block in blocks):
         show_table(_table(blocks, samples, n_inp, preds))
+        return
+    answers = preds if preds is not None else [None] * len(samples)
+    pairs = zip(samples, answers, strict=True)
+    draw_grid([lambda ax, s=sample, p=pred: _draw_sample(blocks, s, n_inp, p, ax) for sample, pred in pairs])
 
 
 def _draw_sample(blocks: Sequence[Block], sample: tuple, n_inp: int, pred: tuple | None, ax: Any) -> None:
-    for block, value in zip(blocks[:n_inp], sample[:n_inp], strict=True):
-        block.draw(value, ax)
-    for number, (block, value) in enumerate(zip(blocks[n_inp:], sample[n_inp:], strict=False)):
-        if pred is None:
+    for number, (block, value) in enumerate(zip(blocks, sample, strict=False)):  # an unlabelled sample has no targets
+        title, wrong = ax.get_title(), ax.title.get_color() == "red"
+        if pred is None or number < n_inp:
             block.draw(value, ax)
         else:
-            block.draw_result(value, pred[number], ax)
+            block.draw_result(value, pred[number - n_inp], ax)
+        if title and ax.get_title() != title:  # several labels stand below each other, red if one of them is wrong
+            ax.set_title(f"{title}\n{ax.get_title()}", fontsize=10, color="red" if wrong else ax.title.get_color())
 
 
-def _table(blocks: Sequence[Block], samples: Sequence[tuple], n_inp: int, preds: Sequence[tuple] | None) -> pd.DataFrame:
-    names = ["input" if k < n_inp else "target" for k in range(len(blocks))]
+def _table(
+    blocks: Sequence[Block], samples: Sequence[tuple], n_inp: int, preds: Sequence[tuple] | None
+) -> pd.DataFrame:
+    n = len(samples[0]) if samples else len(blocks)
+    names = _numbered(["input"] * n_inp + ["target"] * (n - n_inp))
     rows = [[block.text(value) for block, value in zip(blocks, sample, strict=False)] for sample in samples]
-    table = pd.DataFrame(rows, columns=_numbered(names)[: len(rows[0])] if rows else names)
-    for k, column in enumerate(zip(*preds, strict=True)) if preds else ():
-        table[f"prediction{k + 1 if len(blocks) - n_inp > 1 else ''}"] = [blocks[n_inp + k].text(value) for value in column]
+    table = pd.DataFrame(rows, columns=names)
+    if preds is not None:
+        answers = [[block.text(value) for block, value in zip(blocks[n_inp:], pred, strict=False)] for pred in preds]
+        table[_numbered(["prediction"] * (len(blocks) - n_inp))] = answers
     return table
 
 

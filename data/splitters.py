@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .items import each, kind
 from .portable import Portable
 from .randomness import fresh_seed
 
-__all__ = ["ColSplitter", "EndSplitter", "FileSplitter", "FuncSplitter", "GrandparentSplitter", "IndexSplitter", "KFoldSplitter",
-           "MaskSplitter", "RandomSplitter", "RandomSubsetSplitter", "TrainTestSplitter"]  # fmt: skip
+__all__ = ["ColSplitter", "EndSplitter", "FileSplitter", "FuncSplitter", "GrandparentSplitter", "IndexSplitter",
+           "KFoldSplitter", "MaskSplitter", "RandomSplitter", "RandomSubsetSplitter", "TrainTestSplitter"]  # fmt: skip
 
 Split = tuple[list[int], list[int]]
 
@@ -20,6 +21,15 @@ Split = tuple[list[int], list[int]]
 def _by_mask(is_valid: Iterable[Any]) -> Split:
     mask = np.fromiter((bool(v) for v in is_valid), bool)
     return np.flatnonzero(~mask).tolist(), np.flatnonzero(mask).tolist()
+
+
+def _booleans(values: Iterable[Any], where: str) -> list[bool]:
+    """The values, checked: NaN or a text, which Python takes as true, is neither true nor false here."""
+    plain = [v.item() if hasattr(v, "item") else v for v in values]
+    wrong = [v for v in plain if not (isinstance(v, (bool, int, float)) and v in (0, 1))]
+    if wrong:
+        raise ValueError(f"{where} holds {wrong[0]!r}: it must hold True or False (or 1 or 0) for each item.")
+    return [bool(v) for v in plain]
 
 
 def _by_positions(n: int, valid: Iterable[int]) -> Split:
@@ -49,7 +59,7 @@ class RandomSplitter(Portable):
 
     def __call__(self, items: Sequence) -> Split:
         order = _shuffled(len(items), self.seed).tolist()
-        cut = int(self.valid_pct * len(items))
+        cut = round(self.valid_pct * len(items))
         return order[cut:], order[:cut]
 
 
@@ -67,9 +77,9 @@ class TrainTestSplitter(Portable):
     def __call__(self, items: Sequence) -> Split:
         labels = np.zeros(len(items)) if self.stratify is None else np.asarray(self.stratify)
         if len(labels) != len(items):
-            raise ValueError(f"stratify has {len(labels)} labels for {len(items)} items: give one label per item, in order.")
+            raise ValueError(f"stratify has {len(labels)} labels for {len(items)} items: give one for each, in order.")
         order = _shuffled(len(items), self.seed)
-        # Sorted by label (stably, so still shuffled inside one), every 1/test_size-th item: shares differ by under one item.
+        # Sorted by label (stably, so still shuffled inside one), every 1/test_size-th: shares differ by under one item.
         dealt = order[np.argsort(pd.factorize(labels)[0][order], kind="stable")]
         picked = np.diff(np.floor(np.arange(len(items) + 1) * self.test_size + 0.5)) > 0
         return _by_positions(len(items), dealt[picked])
@@ -84,11 +94,13 @@ class GrandparentSplitter(Portable):
 
     def __call__(self, items: Sequence[str | Path]) -> Split:
         names = [Path(item).parent.parent.name for item in items]
-        train, valid = ([i for i, name in enumerate(names) if name == wanted] for wanted in (self.train_name, self.valid_name))
+        train = [i for i, name in enumerate(names) if name == self.train_name]
+        valid = [i for i, name in enumerate(names) if name == self.valid_name]
         if not train or not valid:
             raise ValueError(
-                f"GrandparentSplitter found {len(train)} items under {self.train_name!r} and {len(valid)} under {self.valid_name!r}; "
-                f"the folders two levels above the items are {sorted(set(names))[:10]}. Pass train_name= and valid_name=."
+                f"GrandparentSplitter found {len(train)} items under {self.train_name!r} and {len(valid)} under "
+                f"{self.valid_name!r}; the folders two levels above the items are {sorted(set(names))[:10]}. Name "
+                "them: train_name= and valid_name= (train= and valid= in from_folder)."
             )
         return train, valid
 
@@ -100,7 +112,7 @@ class FuncSplitter(Portable):
     func: Callable[[Any], bool]
 
     def __call__(self, items: Sequence) -> Split:
-        return _by_mask(self.func(item) for item in items)
+        return _by_mask(self.func(item) for item in each(items))
 
 
 @dataclass(frozen=True)
@@ -125,7 +137,7 @@ class MaskSplitter(Portable):
     def __call__(self, items: Sequence) -> Split:
         if len(self.mask) != len(items):
             raise ValueError(f"MaskSplitter: the mask has {len(self.mask)} values for {len(items)} items.")
-        return _by_mask(self.mask)
+        return _by_mask(_booleans(self.mask, "MaskSplitter's mask"))
 
 
 @dataclass(frozen=True)
@@ -136,25 +148,30 @@ class ColSplitter(Portable):
 
     def __call__(self, items: pd.DataFrame) -> Split:
         if not isinstance(items, pd.DataFrame):
-            raise TypeError(f"ColSplitter needs a DataFrame, got {type(items).__name__}: use FuncSplitter for other items.")
-        if isinstance(self.col, str) and self.col not in items.columns:
-            raise KeyError(f"ColSplitter: no column {self.col!r}; the columns are {list(items.columns)}.")
-        return _by_mask(items.iloc[:, self.col] if isinstance(self.col, int) else items[self.col])
+            raise TypeError(f"ColSplitter needs a DataFrame, got {kind(items)}: use FuncSplitter for other items.")
+        names = list(items.columns)
+        if self.col in names:
+            values = items[self.col]
+        elif isinstance(self.col, int) and -len(names) <= self.col < len(names):
+            values = items.iloc[:, self.col]
+        else:
+            raise KeyError(f"ColSplitter: no column {self.col!r}; the columns are {names}.")
+        return _by_mask(_booleans(values, f"ColSplitter's column {self.col!r}"))
 
 
 @dataclass(frozen=True)
 class FileSplitter(Portable):
-    """The items whose file name is listed in the text file `fname`, one a line, validate."""
+    """The items whose file name (without folders) is listed in the text file `fname`, one a line, validate."""
 
     fname: str | Path
 
     def __call__(self, items: Sequence[str | Path]) -> Split:
-        listed = set(Path(self.fname).read_text(encoding="utf-8").split("\n"))
+        listed = {line.strip() for line in Path(self.fname).read_text(encoding="utf-8").splitlines()}
         return _by_mask(Path(item).name in listed for item in items)
 
 
 def _amount(size: float, n: int) -> int:
-    return int(size * n) if isinstance(size, float) and size <= 1 else int(size)
+    return int(size * n + 1e-9) if isinstance(size, float) and size <= 1 else int(size)
 
 
 @dataclass(frozen=True)
@@ -183,7 +200,7 @@ class EndSplitter(Portable):
         _check_share("valid_pct", self.valid_pct)
 
     def __call__(self, items: Sequence) -> Split:
-        cut = len(items) - int(self.valid_pct * len(items))
+        cut = len(items) - round(self.valid_pct * len(items))
         return list(range(cut)), list(range(cut, len(items)))
 
 
@@ -200,6 +217,8 @@ class KFoldSplitter(Portable):
     seed: int | None = None
 
     def __post_init__(self):
+        if self.n_splits < 2:
+            raise ValueError(f"n_splits={self.n_splits}: cross-validation needs at least 2 folds.")
         if not 0 <= self.fold < self.n_splits:
             raise ValueError(f"fold={self.fold}: with n_splits={self.n_splits} the folds are 0 to {self.n_splits - 1}.")
 

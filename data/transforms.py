@@ -7,6 +7,9 @@ are welcome in `item_tfms` and `batch_tfms`:
 - a `Transform` of this library, or your own subclass of it;
 - any transform of `torchvision.transforms.v2`; those that are random act on training data only;
 - any function of one argument, applied to the first input.
+
+While an item is read, the global random generators follow from (seed, epoch, item), so a function or a v2 transform may
+draw from them; while batch transforms run, they follow from the batch's first item.
 """
 
 from abc import ABC, abstractmethod
@@ -14,13 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import nn
 from torchvision.transforms import v2
 
 from .portable import Portable
 from .randomness import Randomness
 
-__all__ = ["Transform", "as_transforms", "apply_transforms", "decode_transforms"]
+__all__ = ["Transform", "apply_transforms", "as_transforms", "decode_transforms"]
 
 
 class Transform(Portable, ABC):
@@ -33,7 +35,7 @@ class Transform(Portable, ABC):
 
     @abstractmethod
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
-        """The transformed sample. `rand` holds the random numbers of these items; None means: no randomness (validation)."""
+        """The transformed sample. `rand` holds these items' random numbers; None means: no randomness (validation)."""
 
     @property
     def name(self) -> str:
@@ -45,30 +47,42 @@ class Transform(Portable, ABC):
         return sample
 
 
-@dataclass
+@dataclass(repr=False)
 class _V2(Transform):
-    """A `torchvision.transforms.v2` transform; its draws from the global generators are seeded by (seed, epoch, item)."""
+    """A transform of `torchvision.transforms.v2`."""
 
     transform: Callable
+
+    def __repr__(self) -> str:
+        return repr(self.transform)
 
     @property
     def name(self) -> str:
         return type(self.transform).__name__
 
+    @property
+    def is_random(self) -> bool:
+        return self.name.startswith("Random") or self.name in _RANDOM_V2
+
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
-        if not _is_random(self.transform):
-            return _as_tuple(self.transform(*sample))
-        if rand is None:
+        if rand is None and self.is_random:
             return sample
-        with rand.seeded():
-            return _as_tuple(self.transform(*sample))
+        value = self.transform(*sample)
+        return value if isinstance(value, tuple) else (value,)
 
 
-@dataclass
+_RANDOM_V2 = {"AugMix", "AutoAugment", "ColorJitter", "CutMix", "ElasticTransform", "GaussianBlur", "GaussianNoise",
+              "JPEG", "MixUp", "RandAugment", "ScaleJitter", "TrivialAugmentWide"}  # fmt: skip
+
+
+@dataclass(repr=False)
 class _Function(Transform):
     """A function applied to the first input of each sample."""
 
     function: Callable
+
+    def __repr__(self) -> str:
+        return self.name
 
     @property
     def name(self) -> str:
@@ -78,42 +92,29 @@ class _Function(Transform):
         return (self.function(sample[0]), *sample[1:])
 
 
-def _as_tuple(value: Any) -> tuple:
-    return value if isinstance(value, tuple) else (value,)
-
-
-_RANDOM_V2 = {"ColorJitter", "ElasticTransform", "ScaleJitter", "GaussianBlur", "GaussianNoise", "AutoAugment", "RandAugment",
-              "TrivialAugmentWide", "AugMix", "JPEG", "MixUp", "CutMix"}  # fmt: skip
-
-
-def _is_random(transform: Any) -> bool:
-    return type(transform).__name__.startswith("Random") or type(transform).__name__ in _RANDOM_V2
-
-
 def as_transforms(tfms: Callable | Iterable[Callable] | None) -> list[Transform]:
-    """`tfms` (one, several or None) as a sorted list of `Transform`s; v2's `Compose` is taken apart.
+    """`tfms` (one, several or None) as a list of `Transform`s sorted by `order`; v2's `Compose` is taken apart.
 
-    Raises TypeError for what is not callable, and for a class given instead of an instance.
+    Raises TypeError for what is not callable, a class instead of an instance, and a transform of torchvision's v1.
     """
-    if tfms is None:
-        return []
-    if not isinstance(tfms, (list, tuple)):
-        tfms = [tfms]  # type: ignore[list-item]
-    return sorted((t for tfm in tfms for t in _convert(tfm)), key=lambda t: t.order)
+    return [] if tfms is None else sorted(_convert(tfms), key=lambda t: t.order)
 
 
-def _convert(tfm: Any) -> Sequence[Transform]:
-    if isinstance(tfm, (list, tuple)):  # a list inside the list, as in [Normalize(...), aug_transforms()]
-        return as_transforms(tfm)
-    if isinstance(tfm, type):
-        raise TypeError(f"{tfm.__name__} is a class: pass an instance, {tfm.__name__}(...).")
+def _convert(tfm: Any) -> list[Transform]:
+    if isinstance(tfm, v2.Compose):
+        tfm = tfm.transforms
+    if isinstance(tfm, (list, tuple)):  # or a list inside the list, as in [Normalize(...), aug_transforms()]
+        return [t for inner in tfm for t in _convert(inner)]
     if isinstance(tfm, Transform):
         return [tfm]
-    if isinstance(tfm, v2.Compose):
-        return [t for inner in tfm.transforms for t in _convert(inner)]
+    if isinstance(tfm, type):
+        raise TypeError(f"{tfm.__name__} is a class: pass an instance, {tfm.__name__}(...).")
     if isinstance(tfm, v2.Transform):
         return [_V2(tfm)]
-    if isinstance(tfm, nn.Module) or callable(tfm):
+    if type(tfm).__module__.startswith("torchvision.transforms"):
+        name = type(tfm).__name__
+        raise TypeError(f"{name} is of torchvision's old transforms: pass torchvision.transforms.v2.{name}(...).")
+    if callable(tfm):
         return [_Function(tfm)]
     raise TypeError(f"A transform is a Transform, a torchvision.transforms.v2 transform or a function, not {tfm!r}.")
 

@@ -1,16 +1,21 @@
 """Exporting a learner for use elsewhere, without pickle: weights, and a JSON description of everything around them.
 
-The description names classes of this library and carries their parameters. What is your own – a function, a transform, a
-model class – is described by its name alone, and handed in again when the file is loaded.
+The description names classes of this library and carries their parameters. What is your own – a function, a transform,
+a model class – is described by its name (a dataclass by its fields, too), and handed in again when the file is loaded.
+
+    learn.export("pets.pt")
+    learn = load_learner("pets.pt", custom={"breed_of": breed_of})
+    learn.predict("cat.jpg")
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import __version__
@@ -27,128 +32,174 @@ __all__ = ["export_learner", "load_learner"]
 
 KEY = "warmstart export"
 FORMAT = 1  # raised when an older version could not read what this one writes
+ABSENT = {"absent": "it has no name"}  # stands for what has no description
 
 
 def export_learner(learn: Any, path: Path) -> Path:
-    """See `Learner.export`. Raises ValueError for a lambda in the pipeline, which has no name to ask for again."""
+    """See `Learner.export`. Raises ValueError for what has no name to ask for again, such as a lambda."""
+    own: dict[str, Any] = {}  # the user's objects by name
     description = {
         "format": FORMAT,
         "version": __version__,
         "torch": torch.__version__,
-        "model": describe(learn.model_spec) if learn.model_spec is not None else {"custom": portable_name(learn.model)},
-        "splitter": _optional(learn.splitter) if learn.model_spec is not None else None,
-        "loss": describe(_portable_loss(learn.loss_func)),
-        "data": _describe_data(learn.data),
+        "model": _describe_model(learn, own),
+        "loss": _describe("loss_func", _portable_loss(learn.loss_func), own),
+        "data": _describe_data(learn.data, own) if learn.data.blocks else None,
+        "splitter": _describe_if_possible(learn.splitter, own),
     }
-    weights = {name: tensor.cpu() for name, tensor in learn.model.state_dict().items()}
+    state = learn.model.state_dict()
+    weights = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
     return save_file({KEY: json.dumps(description), "weights": weights}, path)
 
 
-def _describe_data(data: DataBunch) -> dict | None:
-    if not data.blocks:
-        return None
+def _describe(what: str, obj: Any, own: dict[str, Any]) -> Any:
+    """`describe(obj)`; its error says which part of the learner cannot be exported."""
+    try:
+        return describe(obj, own)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+
+
+def _describe_if_possible(obj: Any, own: dict[str, Any]) -> Any:
+    """A description of what prediction can do without."""
+    try:
+        return describe(obj, own)
+    except ValueError:
+        return ABSENT
+
+
+def _describe_model(learn: Any, own: dict[str, Any]) -> Any:
+    if learn.model_spec is not None:
+        return _describe("the model", learn.model_spec, own)
+    name = portable_name(learn.model)
+    own[name] = learn.model
+    return {"custom": name}
+
+
+def _describe_data(data: DataBunch, own: dict[str, Any]) -> dict:
     ds = data.train_ds
     return {
-        "blocks": describe(list(data.blocks)),
+        "blocks": _describe("blocks", list(data.blocks), own),
         "n_inp": ds.n_inp,
-        "get_x": describe(ds.getters[: ds.n_inp]),
-        "get_y": [_optional(getter) for getter in ds.getters[ds.n_inp :]],
-        "item_tfms": describe(ds.item_tfms),
-        "batch_tfms": describe(data.batch_tfms),
+        "get_x": _describe("get_x", ds.getters[: ds.n_inp], own),
+        "item_tfms": _describe("item_tfms", ds.item_tfms, own),
+        "batch_tfms": _describe("batch_tfms", data.batch_tfms, own),
         "bs": data.bs,
+        "get_y": [_describe_if_possible(getter, own) for getter in ds.getters[ds.n_inp :]],
     }
 
 
 def _portable_loss(loss: Any) -> Any:
-    """A loss of PyTorch as ours of the same meaning, since only ours describe themselves; any other as it is."""
-    if isinstance(loss, nn.CrossEntropyLoss):
-        return losses.CrossEntropyLoss(loss.weight, loss.ignore_index, loss.reduction, loss.label_smoothing, axis=1)
-    ours = {
-        F.cross_entropy: losses.CrossEntropyLoss(axis=1),
-        nn.MSELoss: losses.MSELoss(),
-        F.mse_loss: losses.MSELoss(),
-        nn.L1Loss: losses.L1Loss(),
-        F.l1_loss: losses.L1Loss(),
-        nn.BCEWithLogitsLoss: losses.BCEWithLogitsLoss(),
-        F.binary_cross_entropy_with_logits: losses.BCEWithLogitsLoss(),
+    """A loss of PyTorch as ours of the same meaning, since ours describe themselves; any other as it is."""
+    if isinstance(loss, nn.Module):
+        if type(loss) is nn.CrossEntropyLoss:
+            return losses.CrossEntropyLoss(loss.weight, loss.ignore_index, loss.reduction, loss.label_smoothing, axis=1)
+        if type(loss) is nn.BCEWithLogitsLoss:
+            return losses.BCEWithLogitsLoss(reduction=loss.reduction, pos_weight=loss.pos_weight, weight=loss.weight)
+        ours = {nn.MSELoss: losses.MSELoss, nn.L1Loss: losses.L1Loss}.get(type(loss))
+        return ours(loss.reduction) if ours else loss
+    functions = {
+        F.cross_entropy: partial(losses.CrossEntropyLoss, axis=1),
+        F.binary_cross_entropy_with_logits: losses.BCEWithLogitsLoss,
+        F.mse_loss: losses.MSELoss,
+        F.l1_loss: losses.L1Loss,
     }
-    return ours.get(type(loss) if isinstance(loss, nn.Module) else loss, loss) if getattr(loss, "__hash__", None) else loss
+    return next((ours() for theirs, ours in functions.items() if loss is theirs), loss)
 
 
-def _optional(obj: Any) -> Any:
-    """A description of what prediction can do without; None where there is none."""
-    try:
-        return describe(obj)
-    except ValueError:
-        return None
-
-
-def load_learner(fname: str | Path, device: torch.device | str = "cpu", custom: dict[str, Any] | None = None) -> Any:
+def load_learner(fname: str | Path, device: torch.device | str = "cpu", custom: Mapping[str, Any] | None = None) -> Any:
     """The learner that `export` wrote: it can predict, and be unfrozen and trained with new data (`learn.data = …`).
 
-    `custom` hands in what was your own by name: functions, transforms, and for a model of your own its class (called without
-    arguments), a function that makes one, or an instance. Nothing in the file is ever run.
-    Raises FileNotFoundError; FileError for a file that is damaged, not an export, or of a newer version; KeyError that lists
-    the names missing from `custom`.
+    `custom` hands in what was your own by name: functions, objects or their classes, and for a model its class (called
+    without arguments), a function that makes one, or an instance. The functions that read labels and split the model
+    into layer groups may be left out: prediction does without. Nothing in the file is ever run.
+
+    Raises FileNotFoundError; FileError for a file that is damaged, not an export, or of another version; KeyError that
+    lists the names missing from `custom`.
     """
-    content = load_file(fname, device)
-    if not isinstance(content, dict) or not isinstance(content.get(KEY), str):
-        raise FileError(f"{fname} is not an exported learner: write one with learn.export(); weights of learn.save() go into learn.load().")
-    description = json.loads(content[KEY])
-    if description.get("format") != FORMAT:
-        raise FileError(
-            f"{fname} was written in format {description.get('format')} by version {description.get('version')}; this is version "
-            f"{__version__}, which reads format {FORMAT}. Install the version that wrote it: pip install warmstart=={description.get('version')}."
-        )
-    _check_custom(fname, description, custom or {})
+    device, custom = torch.device(device), dict(custom or {})
+    content = load_file(fname)
+    description = _description(content, fname)
     try:
-        return _build(description, content["weights"], torch.device(device), custom or {}, str(fname))
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise FileError(f"{fname} cannot be built by version {__version__} (it was written by {description.get('version')}): {error}") from error
+        _check_custom(fname, description, custom)
+        model, spec = _restore_model(description["model"], custom)
+        load_weights(model, content["weights"], str(fname))
+        data = _restore_data(description["data"], device, custom)
+        loss = restore(description["loss"], custom)
+        splitter = _restore_if_given(description["splitter"], custom, getattr(spec, "split", trainable_params))
+    except (MissingObjects, ImportError):
+        raise
+    except Exception as error:  # a description can be wrong in any way
+        raise FileError(
+            f"{fname} cannot be built by version {__version__} (version {description.get('version')} wrote it): "
+            f"{error or type(error).__name__}"
+        ) from error
+    return _assemble(data, model, loss, splitter, spec)
 
 
-def _check_custom(fname: str | Path, description: dict, custom: dict[str, Any]) -> None:
-    needed = {key: description[key] for key in ("model", "loss", "data")}
-    data = needed["data"] or {}
-    needed["data"] = {key: value for key, value in data.items() if key != "get_y"}
-    missing = {name: where for where, part in needed.items() for name in _custom_names(part) if name not in custom}
+class MissingObjects(KeyError):
+    """An exported file needs objects of the user's own that were not handed in."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # without the quotation marks of KeyError
+
+
+def _description(content: Any, fname: str | Path) -> dict:
+    """The description in a file. Raises FileError where there is none that this version reads."""
+    if not isinstance(content, dict) or not isinstance(content.get(KEY), str):
+        raise FileError(
+            f"{fname} is not an exported learner: write one with learn.export(). Weights of learn.save() are read by "
+            "learn.load()."
+        )
+    try:
+        description = json.loads(content[KEY])
+        found = description["format"], description.get("version")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        raise FileError(f"{fname} is damaged: its description cannot be read. Export the learner again.") from None
+    if found[0] != FORMAT:
+        raise FileError(
+            f"{fname} was written in format {found[0]!r} by version {found[1]!r} of warmstart; this is version "
+            f"{__version__}, which reads format {FORMAT}. Install the one that wrote it, or export the learner again."
+        )
+    return description
+
+
+def _check_custom(fname: str | Path, description: dict, custom: Mapping[str, Any]) -> None:
+    """Raise MissingObjects that lists all names that `custom` lacks, and the call that hands them in."""
+    parts = {"the model": description["model"], "the loss": description["loss"]}
+    parts |= {step: spec for step, spec in (description["data"] or {}).items() if step != "get_y"}
+    missing = {name: part for part, spec in parts.items() for name in _custom_names(spec) if name not in custom}
     if missing:
-        listed = ", ".join(f"{name!r} (of the {where})" for name, where in missing.items())
+        listed = ", ".join(f"{name!r} (in {part})" for name, part in missing.items())
         pattern = ", ".join(f"{name!r}: {name}" for name in missing)
-        raise KeyError(f"{fname} uses objects of your own: {listed}. Hand them in: load_learner({str(fname)!r}, custom={{{pattern}}}).")
+        raise MissingObjects(
+            f"{fname} needs objects of your own, which no file brings: {listed}. Define or import them, and hand them "
+            f"in: load_learner({str(fname)!r}, custom={{{pattern}}}). An instance is taken as it is, a class is called "
+            "without arguments, or if it is a dataclass with those in the file; for a model a function that makes it "
+            "will do, too."
+        )
 
 
 def _custom_names(spec: Any) -> Iterator[str]:
-    if isinstance(spec, dict) and set(spec) == {"custom"}:
+    if isinstance(spec, dict) and isinstance(spec.get("custom"), str):
         yield spec["custom"]
-        return
     for part in spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ():
         yield from _custom_names(part)
 
 
-def _build(description: dict, weights: dict, device: torch.device, custom: dict[str, Any], source: str) -> Any:
-    from .learner import Learner
-
-    spec = restore(description["model"], custom)
-    model = _make_model(spec)
-    load_weights(model, weights, source)
-    splitter = restore(description["splitter"], custom) if not set(_custom_names(description["splitter"])) - set(custom) else None
-    learn = Learner(
-        _restore_data(description["data"], device, custom),
-        model,
-        restore(description["loss"], custom),
-        splitter=splitter or trainable_params,
-        model_spec=spec if hasattr(spec, "build") else None,
-    )
-    learn.model.eval()
-    return learn
+def _restore_if_given(spec: Any, custom: dict[str, Any], otherwise: Callable) -> Any:
+    """What prediction can do without, `otherwise` where neither the file nor `custom` has it."""
+    return otherwise if spec == ABSENT or set(_custom_names(spec)) - set(custom) else restore(spec, custom)
 
 
-def _make_model(spec: Any) -> nn.Module:
-    model = spec if isinstance(spec, nn.Module) else spec.build(pretrained=False) if hasattr(spec, "build") else spec()
+def _restore_model(description: dict, custom: dict[str, Any]) -> tuple[nn.Module, Any]:
+    """The model with new weights, and what described it (None for what was handed in)."""
+    made = restore(description, custom)
+    spec = made if hasattr(made, "build") and not isinstance(made, nn.Module) else None
+    model = spec.build(pretrained=False) if spec else made if isinstance(made, nn.Module) else made()
     if not isinstance(model, nn.Module):
         raise TypeError(f"custom gave {type(model).__name__} for the model, not a torch.nn.Module")
-    return model
+    return model, spec
 
 
 def _restore_data(spec: dict | None, device: torch.device, custom: dict[str, Any]) -> DataBunch:
@@ -156,24 +207,25 @@ def _restore_data(spec: dict | None, device: torch.device, custom: dict[str, Any
     if spec is None:
         return DataBunch([], device=device)
     blocks = restore(spec["blocks"], custom)
-    getters = [*restore(spec["get_x"], custom), *(_label_getter(getter, custom) for getter in spec["get_y"])]
+    labels = [_restore_if_given(getter, custom, _no_label) for getter in spec["get_y"]]
+    getters = [*restore(spec["get_x"], custom), *labels]
     empty = Dataset([], blocks, getters, restore(spec["item_tfms"], custom), spec["n_inp"])
-    dl = DeviceLoader(make_loader(empty, spec["bs"] or 64, 0, device), device, restore(spec["batch_tfms"], custom), blocks)
+    loader = make_loader(empty, spec["bs"] or 64, 0, device)
+    dl = DeviceLoader(loader, device, restore(spec["batch_tfms"], custom), blocks)
     return DataBunch(dl, dl, device=device)
 
 
-def _label_getter(spec: Any, custom: dict[str, Any]) -> Callable:
-    names = set(_custom_names(spec)) - set(custom)
-    if spec is None or names:
-        return _Absent(", ".join(names) or "a lambda")
-    return restore(spec, custom)
+def _no_label(item: Any) -> Any:
+    """Stands for a function that reads labels and was not handed in."""
+    raise LookupError(
+        "how labels are read is not in the file: hand your function in, load_learner(…, custom={name: function}), or "
+        "train with data of your own, learn.data = …"
+    )
 
 
-class _Absent:
-    """A label getter that did not come with the file: not needed to predict."""
+def _assemble(data: DataBunch, model: nn.Module, loss: Callable, splitter: Callable, spec: Any) -> Any:
+    from .learner import Learner  # which imports this module
 
-    def __init__(self, name: str):
-        self.name = name
-
-    def __call__(self, item: Any) -> Any:
-        raise LookupError(f"labels were read by {self.name}, which is not in the file: load_learner(..., custom={{name: function}}) brings it")
+    learn = Learner(data, model, loss, splitter=splitter, model_spec=spec)
+    learn.model.eval()
+    return learn

@@ -1,11 +1,12 @@
 """Files that are written whole and read without trust.
 
-What is written goes to a temporary name first, is synced, then renamed: a crash leaves the old file or the new one. What is
-read can only bring tensors and plain values; code in a file is never run.
+What is written goes to a temporary name first, is synced, then renamed: a crash leaves the old file or the new one.
+What is read can only bring tensors and plain values; code in a file is never run.
 """
 
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -35,28 +36,47 @@ def save_file(content: dict[str, Any], path: str | Path) -> Path:
     return path
 
 
-def load_file(path: str | Path, device: torch.device | str) -> Any:
-    """What `save_file` wrote, its tensors on `device`.
+def load_file(path: str | Path) -> Any:
+    """What `save_file` wrote, its tensors on the CPU.
 
-    Raises FileNotFoundError, and FileError for a file that is damaged, of another kind, or holds anything but tensors and
-    plain values – which is refused, not run.
+    Raises FileNotFoundError, and FileError for a file that is damaged, of another kind, or holds anything but tensors
+    and plain values – which is refused, not run.
     """
     path = Path(path)
-    if not path.exists():
-        near = sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))[:5] if path.parent.is_dir() else []
-        raise FileNotFoundError(f"{path} does not exist{f'; its folder has {near}' if near else ''}.")
+    if not path.is_file():
+        raise FileNotFoundError(_not_found(path))
     if not zipfile.is_zipfile(path):
         raise FileError(
-            f"{path} is not a file that torch.save wrote, or its end is missing ({path.stat().st_size:,} bytes): copy it again, or use "
-            "the original. It was not opened further, since other formats can run code."
+            f"{path} is not a file that torch.save wrote, or its end is missing ({path.stat().st_size:,} bytes): copy "
+            "it again, or use the original. It was not opened further, since other formats can run code. (What torch "
+            "wrote before version 1.6 is read after loading and saving it with a newer torch.)"
         )
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        _check_sums(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), str(error).splitlines()[0])
+        asked = re.search(r"GLOBAL (\S+)", str(error))
         raise FileError(
-            f"{path} holds more than weights and was refused, nothing in it was run: {reason} If it is a file of yours, save its "
-            "state_dict() instead."
+            f"{path} holds more than tensors and plain values{f': it asks for {asked[1]}' if asked else ''}. It was "
+            "refused, and nothing in it was run. If it is a file of yours, save the state_dict() of the model instead."
         ) from None
     except Exception as error:  # a damaged archive fails in many ways: zipfile's, torch's, zlib's
-        raise FileError(f"{path} is damaged and cannot be read ({type(error).__name__}: {error}). Copy it again.") from error
+        reason = str(error).partition("\n")[0]
+        raise FileError(
+            f"{path} is damaged or of another kind ({type(error).__name__}: {reason}): copy it again, or use the "
+            "original."
+        ) from error
+
+
+def _check_sums(path: Path) -> None:
+    """Raise BadZipFile where bytes have changed: `torch.load` takes them as they are, and a model is silently wrong."""
+    with zipfile.ZipFile(path) as archive:
+        if changed := archive.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {changed} does not fit")
+
+
+def _not_found(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} is a folder, not a file."
+    near = sorted(p.name for p in path.parent.glob(f"*{path.suffix}"))[:5] if path.parent.is_dir() else []
+    return f"{path} does not exist{f'; its folder has {near}' if near else ''}."

@@ -1,5 +1,6 @@
 """Predictions: for a whole set, for one item, and beside their targets as pictures."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..callbacks.core import Callback
+from ..data.blocks import CategoryBlock
 from ..data.dataset import take
 from ..data.loaders import DeviceLoader
 from ..data.show import show_samples
@@ -19,11 +21,46 @@ __all__ = ["GatherPreds", "Prediction", "batch_predict", "get_preds", "loss_not_
 
 
 class Prediction(NamedTuple):
-    """`decoded`: the label, list of labels or number(s); `index`: its class index, mask or value; `probs`: the activated outputs."""
+    """What a model says of one item; lists in each field where there are several targets.
+
+    `decoded`: the label, list of labels or number(s); `index`: its class index, mask or value; `probs`: the activated
+    outputs.
+    """
 
     decoded: Any
     index: Any
     probs: Any
+
+
+def get_preds(learn: Any, split: str = "valid", dl: Any = None, with_input: bool = False, with_loss: bool = False,
+              with_decoded: bool = False, act: Callable | None = None, reorder: bool = True) -> tuple:  # fmt: skip
+    """See `Learner.get_preds`."""
+    dl = _split_loader(learn, split) if dl is None else as_loader(dl, learn.data.device)
+    gather = GatherPreds(with_input, with_loss)
+    reduction = loss_not_reduced(learn) if with_loss else nullcontext()
+    learn.model.to(learn.data.device)
+    with learn.without_cbs(learn.evaluate), learn.added_cbs(gather), reduction:
+        learn.run_validation(dl)
+    if not gather.preds:
+        raise ValueError("There is nothing to predict: the loader gave no batch.")
+    raw = _join(gather.preds)
+    columns = [_join(gather.inputs)] if with_input else []
+    columns += [act(raw) if act else _map(loss_activation(learn.loss_func), raw), _join(gather.targs)]
+    columns += [_map(_decodes(learn), raw)] if with_decoded else []
+    columns += [_join(gather.losses)] if with_loss else []
+    if reorder and gather.items:
+        order = torch.tensor(gather.items).argsort()
+        columns = [_reordered(column, order) for column in columns]
+    return tuple(columns)
+
+
+def _split_loader(learn: Any, split: str) -> DeviceLoader:
+    if split not in ("train", "valid"):
+        raise ValueError(f"split={split!r}: 'train' or 'valid'; for other items pass dl=data.test_dl(items).")
+    dl = learn.data.valid_dl if split == "valid" else learn.data.train_eval_dl()
+    if dl is None:
+        raise ValueError("There is no validation set: pass split='train', or dl=data.test_dl(items).")
+    return dl
 
 
 class GatherPreds(Callback):
@@ -38,64 +75,23 @@ class GatherPreds(Callback):
         self.inputs, self.preds, self.targs, self.losses, self.items = [], [], [], [], []
 
     def after_batch(self, learn: Any) -> None:
-        self.preds.append(_map(lambda t: t.detach().cpu(), learn.pred))
-        self.targs.append(_map(lambda t: t.cpu(), _single(learn.yb)))
+        self.preds.append(_to_cpu(learn.pred))
+        self.targs.append(_to_cpu(_single(learn.yb)))
         self.items += getattr(learn.dl, "items", None) or []
         if self.with_input:
-            self.inputs.append(_map(lambda t: t.cpu(), _single(learn.xb)))
+            self.inputs.append(_to_cpu(_single(learn.xb)))
         if self.with_loss and learn.yb:
-            self.losses.append(learn.loss.detach().reshape(learn.bs, -1).mean(1).cpu())
+            self.losses.append(_per_item(learn.loss, learn.bs).cpu())
 
 
-def _single(values: Any) -> Any:
-    return values[0] if isinstance(values, tuple) and len(values) == 1 else values
-
-
-def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, dict):
-        return {key: _map(function, v) for key, v in value.items()}
-    return type(value)(_map(function, v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-def _join(parts: Sequence[Any]) -> Any:
-    """Batches' values as one, tensors concatenated."""
-    first = parts[0] if parts else torch.empty(0)
-    if isinstance(first, Tensor):
-        return torch.cat([p if p.ndim else p[None] for p in parts]) if parts else first
-    if isinstance(first, dict):
-        return {key: _join([part[key] for part in parts]) for key in first}
-    return type(first)(_join(column) for column in zip(*parts, strict=True)) if first else None
-
-
-def get_preds(learn: Any, split: str, dl: Any, with_input: bool, with_loss: bool, with_decoded: bool, act: Callable | None,
-              reorder: bool) -> tuple:  # fmt: skip
-    """See `Learner.get_preds`."""
-    dl = _split_loader(learn, split) if dl is None else as_loader(dl, learn.data.device)
-    gather = GatherPreds(with_input, with_loss)
-    reduction = loss_not_reduced(learn) if with_loss else nullcontext()
-    learn.model.to(learn.data.device)
-    with learn.without_cbs(learn.evaluate), learn.added_cbs(gather), reduction:
-        learn.run_validation(dl)
-    raw, targs = _join(gather.preds), _join(gather.targs)
-    columns = [_join(gather.inputs)] if with_input else []
-    columns += [_map(act or loss_activation(learn.loss_func), raw), targs]
-    columns += [_map(loss_decodes(learn.loss_func), raw)] if with_decoded else []
-    columns += [_join(gather.losses)] if with_loss else []
-    if reorder and gather.items:
-        order = torch.tensor(gather.items).argsort()
-        columns = [_map(lambda t: t[order], column) for column in columns]
-    return tuple(columns)
-
-
-def _split_loader(learn: Any, split: str) -> DeviceLoader:
-    if split not in ("train", "valid"):
-        raise ValueError(f"split={split!r}: 'train' or 'valid'; for other items pass dl=data.test_dl(items).")
-    dl = learn.data.valid_dl if split == "valid" else learn.data.train_eval_dl()
-    if dl is None:
-        raise ValueError("There is no validation set: pass split='train', or dl=data.test_dl(items).")
-    return dl
+def _per_item(loss: Tensor, bs: int) -> Tensor:
+    """Losses per target averaged to one per item, `(bs,)`."""
+    if not loss.ndim or len(loss) != bs:
+        raise ValueError(
+            f"The loss gave a tensor of shape {tuple(loss.shape)} for {bs} items, although its reduction was 'none': "
+            "losses per item need a loss that heeds `reduction`."
+        )
+    return loss.detach().reshape(bs, -1).mean(1)
 
 
 @contextmanager
@@ -103,35 +99,50 @@ def loss_not_reduced(learn: Any) -> Iterator[None]:
     """Inside, the loss function gives a loss per target. Raises TypeError for a loss that has no `reduction`."""
     loss = learn.loss_func
     if hasattr(loss, "reduction"):
-        before, loss.reduction = loss.reduction, "none"
-    elif callable(loss) and "reduction" in getattr(getattr(loss, "__code__", None), "co_varnames", ()):
-        before, learn.loss_func = None, partial(loss, reduction="none")
+        obj, name, value = loss, "reduction", "none"
+    elif _takes_reduction(loss):
+        obj, name, value = learn, "loss_func", partial(loss, reduction="none")
     else:
-        raise TypeError(f"{loss!r} has no reduction to switch off: losses per item need an attribute or argument `reduction`.")
+        raise TypeError(
+            f"{loss!r} has no reduction to switch off: losses per item need an attribute or argument `reduction`."
+        )
+    before = getattr(obj, name)
+    setattr(obj, name, value)
     try:
         yield
     finally:
-        learn.loss_func = loss
-        if before is not None:
-            loss.reduction = before
+        setattr(obj, name, before)
+
+
+def _takes_reduction(loss: Callable) -> bool:
+    try:
+        return "reduction" in inspect.signature(loss).parameters
+    except (TypeError, ValueError):  # a builtin tells no signature
+        return False
 
 
 def predict(learn: Any, item: Any) -> Prediction:
     """See `Learner.predict`."""
     learn.model.to(learn.data.device)
     raw = learn.run_batch(learn.data.input_batch(item))
-    return _predictions(learn, _map(lambda t: t.detach().cpu(), raw))[0]
+    return _predictions(learn, _to_cpu(raw))[0]
 
 
 def batch_predict(learn: Any, items: Sequence) -> list[Prediction]:
     """See `Learner.batch_predict`."""
-    raw, _ = get_preds(learn, "valid", learn.data.test_dl(items), False, False, False, lambda x: x, True)
+    if not len(items):
+        return []
+    raw, _ = get_preds(learn, dl=learn.data.test_dl(items), act=_unchanged)
     return _predictions(learn, raw)
+
+
+def _unchanged(raw: Any) -> Any:
+    return raw
 
 
 def _predictions(learn: Any, raw: Any) -> list[Prediction]:
     """A Prediction per item of a batch of raw outputs; lists in its fields where there are several targets."""
-    probs, decoded = _map(loss_activation(learn.loss_func), raw), _map(loss_decodes(learn.loss_func), raw)
+    probs, decoded = _map(loss_activation(learn.loss_func), raw), _map(_decodes(learn), raw)
     blocks = learn.data.targets
     if isinstance(decoded, Tensor):
         block = blocks[0] if len(blocks) == 1 else None
@@ -140,14 +151,75 @@ def _predictions(learn: Any, raw: Any) -> list[Prediction]:
     return [Prediction([b.decode(v) for b, v in zip(blocks, d, strict=False)], list(d), list(p)) for d, p in items]
 
 
+def _decodes(learn: Any) -> Callable[[Tensor], Tensor]:
+    """What turns outputs into answers: what the loss says, or for a loss that says nothing the likeliest label."""
+    decodes, blocks = loss_decodes(learn.loss_func), learn.data.targets
+    says_nothing = decodes is loss_decodes(None)
+    return _likeliest if says_nothing and len(blocks) == 1 and isinstance(blocks[0], CategoryBlock) else decodes
+
+
+def _likeliest(raw: Tensor) -> Tensor:
+    return raw.argmax(-1)
+
+
 def show_results(learn: Any, max_n: int) -> None:
     """See `Learner.show_results`."""
     data = learn.data
     if not data.blocks or data.valid_dl is None:
-        raise ValueError("show_results needs a validation set from a DataBlock: other loaders do not say how a value looks.")
+        raise ValueError(
+            "show_results needs a validation set from a DataBlock: other loaders do not say how a value looks."
+        )
     n = min(max_n, len(data.valid_ds))
-    dl = data.test_dl(take(data.valid_ds.items, [i * len(data.valid_ds) // n for i in range(n)]), with_labels=True)
-    samples = [sample for batch in dl for sample in data.decode(batch)]
-    raw, *_ = get_preds(learn, "valid", dl, False, False, False, lambda x: x, True)
-    preds = [p.decoded if isinstance(p.decoded, list) and len(data.targets) > 1 else (p.decoded,) for p in _predictions(learn, raw)]
+    picked = take(data.valid_ds.items, [i * len(data.valid_ds) // n for i in range(n)])
+    samples = [sample for batch in data.test_dl(picked, with_labels=True) for sample in data.decode(batch)]
+    several = len(data.targets) > 1
+    preds = [p.decoded if several else (p.decoded,) for p in batch_predict(learn, picked)]
     show_samples(data.blocks, samples, data.n_inp, preds)
+
+
+def _single(values: Any) -> Any:
+    return values[0] if isinstance(values, tuple) and len(values) == 1 else values
+
+
+def _to_cpu(value: Any) -> Any:
+    return _map(lambda t: t.detach().cpu(), value)
+
+
+def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """`value` with every tensor in its tuples, lists and dicts replaced by `function` of it."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return {key: _map(function, v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_map(function, v) for v in value]
+    return tuple(_map(function, v) for v in value) if isinstance(value, tuple) else value
+
+
+def _join(parts: Sequence[Any]) -> Any:
+    """Batches' values as one: tensors concatenated, or – if their shapes differ – a list of items; None for nothing."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return _concatenated([part if part.ndim else part[None] for part in parts])
+    if isinstance(first, dict):
+        return {key: _join([part[key] for part in parts]) for key in first}
+    if any(isinstance(value, (Tensor, dict, list, tuple)) for value in first):
+        return tuple(_join(column) for column in zip(*parts, strict=True))
+    return [value for part in parts for value in part] or None  # such as one text per item
+
+
+def _concatenated(parts: list[Tensor]) -> Tensor | list[Tensor]:
+    if len({part.shape[1:] for part in parts}) > 1:  # such as texts, padded by batch
+        return [row for part in parts for row in part]
+    return torch.cat(parts)
+
+
+def _reordered(value: Any, order: Tensor) -> Any:
+    """Joined values with their items in that order."""
+    if isinstance(value, Tensor):
+        return value[order]
+    if isinstance(value, dict):
+        return {key: _reordered(v, order) for key, v in value.items()}
+    if isinstance(value, list):
+        return [value[i] for i in order.tolist()]
+    return tuple(_reordered(v, order) for v in value) if isinstance(value, tuple) else value

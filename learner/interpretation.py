@@ -1,4 +1,9 @@
-"""What a model gets wrong: the items with the highest losses, and the classes that it confuses."""
+"""What a model gets wrong: the items with the highest losses, and the classes that it confuses.
+
+interp = ClassificationInterpretation.from_learner(learn)
+interp.plot_confusion_matrix()
+interp.plot_top_losses(9)
+"""
 
 from typing import Any, Literal
 
@@ -10,6 +15,7 @@ from torch import Tensor
 from ..data.dataset import take
 from ..data.loaders import DeviceLoader
 from ..data.show import draw_grid, show_table
+from .loop import as_loader
 
 __all__ = ["ClassificationInterpretation", "Interpretation"]
 
@@ -17,7 +23,8 @@ __all__ = ["ClassificationInterpretation", "Interpretation"]
 class Interpretation:
     """Predictions, targets and losses of every item of a set; make it with `from_learner`.
 
-    `preds` `(n, …)` are activated (probabilities), `targs` and `decoded` `(n, …)` as the loss sees them, `losses` `(n,)`.
+    `preds` `(n, …)` are activated (probabilities), `targs` and `decoded` `(n, …)` as the loss sees them, `losses` is
+    `(n,)`; all are in the order of the set.
     """
 
     def __init__(self, learn: Any, dl: DeviceLoader, preds: Tensor, targs: Tensor, decoded: Tensor, losses: Tensor):
@@ -26,41 +33,57 @@ class Interpretation:
 
     @classmethod
     def from_learner(cls, learn: Any, split: Literal["valid", "train"] = "valid", dl: Any = None) -> "Interpretation":
-        """Predict a set of the learner's data, or the labelled loader `dl` (`data.test_dl(items, with_labels=True)`)."""
-        dl = dl if dl is not None else learn.data.valid_dl if split == "valid" else learn.data.train_eval_dl()
+        """Predict a set of the learner's data, or a labelled loader: `dl=data.test_dl(items, with_labels=True)`."""
+        data = learn.data
+        if dl is None or dl is data.train_dl:  # which leaves items out, and augments the others
+            dl = data.valid_dl if dl is None and split == "valid" else data.train_eval_dl()
         if dl is None:
-            raise ValueError("There is no validation set: pass split='train', or dl=data.test_dl(items, with_labels=True).")
+            raise ValueError(
+                "There is no validation set: pass split='train', or dl=data.test_dl(items, with_labels=True)."
+            )
         preds, targs, decoded, losses = learn.get_preds(dl=dl, with_loss=True, with_decoded=True)
         if targs is None:
             raise ValueError("These items have no labels: pass dl=data.test_dl(items, with_labels=True).")
-        return cls(learn, dl, preds, targs, decoded, losses)
+        return cls(learn, as_loader(dl, data.device), preds, targs, decoded, losses)
 
     def top_losses(self, k: int | None = None, largest: bool = True) -> tuple[Tensor, Tensor]:
-        """The `k` highest losses (lowest, unless `largest`; all by default) and the positions of their items, both `(k,)`."""
+        """The `k` highest losses (lowest, unless `largest`; all by default) and their items' positions, both `(k,)`."""
         return self.losses.topk(len(self.losses) if k is None else min(k, len(self.losses)), largest=largest)
 
     def plot_top_losses(self, k: int, largest: bool = True) -> None:
-        """Show the items of the `k` highest losses: "prediction / actual / loss / probability of the prediction"."""
-        losses, positions = self.top_losses(k, largest)
-        data, block = self.learn.data, self.learn.data.targets[0]
-        picked = data.test_dl(take(self.dl.dataset.items, positions.tolist()), with_labels=True)
-        samples = [sample for batch in picked for sample in data.decode(batch)]
-        captions = [self._caption(block, int(i), float(loss)) for i, loss in zip(positions, losses, strict=True)]
-        if data.blocks[0].is_picture:
-            draw_grid([lambda ax, s=s, c=c: self._draw(data.blocks[0], s[0], c, ax) for s, c in zip(samples, captions, strict=True)], size=2.8)
-        else:
-            rows = [[data.blocks[0].text(sample[0]), *caption] for sample, caption in zip(samples, captions, strict=True)]
-            show_table(pd.DataFrame(rows, columns=["input", "prediction", "actual", "loss", "probability"]))
+        """Show the items of the `k` highest losses: "prediction / actual / loss / probability of the prediction".
 
-    def _caption(self, block: Any, i: int, loss: float) -> list[str]:
-        pred, targ = block.text(block.decode(self.decoded[i])), block.text(block.decode(self.targs[i]))
-        single = self.decoded[i].ndim == 0 and self.preds[i].ndim == 1
-        return [pred, targ, f"{loss:.2f}", f"{self.preds[i][self.decoded[i]]:.2f}" if single else ""]
+        Raises ValueError for data that did not come from a `DataBlock`, or has several targets.
+        """
+        data = self.learn.data
+        if len(data.targets) != 1 or not hasattr(self.dl.dataset, "items"):
+            raise ValueError(
+                "plot_top_losses needs data from a DataBlock with one target: of other data nothing says how an item "
+                "looks. top_losses() gives the positions of the items."
+            )
+        losses, positions = self.top_losses(k, largest)
+        picked = data.test_dl(take(self.dl.dataset.items, positions.tolist()), with_labels=True)
+        inputs = [sample[0] for batch in picked for sample in data.decode(batch)]
+        captions = [self._caption(i, loss) for i, loss in zip(positions.tolist(), losses.tolist(), strict=True)]
+        self._show(data.blocks[0], inputs, captions)
+
+    def _caption(self, i: int, loss: float) -> list[str]:
+        block, pred, answer = self.learn.data.targets[0], self.preds[i], self.decoded[i]
+        probability = f"{pred[answer]:.2f}" if answer.ndim == 0 and pred.ndim == 1 and len(pred) > 1 else ""
+        return [block.text(block.decode(answer)), block.text(block.decode(self.targs[i])), f"{loss:.2f}", probability]
 
     @staticmethod
-    def _draw(block: Any, value: Any, caption: list[str], ax: Any) -> None:
-        block.draw(value, ax)
-        ax.set_title(" / ".join(filter(None, caption)), fontsize=9)
+    def _show(block: Any, inputs: list, captions: list[list[str]]) -> None:
+        def draw(ax: Any, value: Any, caption: list[str]) -> None:
+            block.draw(value, ax)
+            ax.set_title(" / ".join(filter(None, caption)), fontsize=9)
+
+        if block.is_picture:
+            pairs = zip(inputs, captions, strict=True)
+            draw_grid([lambda ax, v=value, c=caption: draw(ax, v, c) for value, caption in pairs], size=2.8)
+        else:
+            rows = [[block.text(value), *caption] for value, caption in zip(inputs, captions, strict=True)]
+            show_table(pd.DataFrame(rows, columns=["input", "prediction", "actual", "loss", "probability"]))
 
 
 class ClassificationInterpretation(Interpretation):
@@ -68,14 +91,19 @@ class ClassificationInterpretation(Interpretation):
 
     def __init__(self, learn: Any, dl: DeviceLoader, preds: Tensor, targs: Tensor, decoded: Tensor, losses: Tensor):
         super().__init__(learn, dl, preds, targs, decoded, losses)
-        if targs.ndim != 1 or targs.is_floating_point():
-            raise TypeError("ClassificationInterpretation needs one class per item; for other targets use Interpretation.")
-        self.vocab = list(learn.data.vocab or range(preds.shape[1]))
+        if not isinstance(targs, Tensor) or targs.ndim != 1 or targs.is_floating_point():
+            raise TypeError(
+                "ClassificationInterpretation needs one class per item; for other targets use Interpretation."
+            )
+        if decoded.shape != targs.shape:  # the loss did not say how to read the outputs
+            self.decoded = preds.argmax(-1)
+        self.vocab = list(learn.data.vocab or range(preds.shape[-1]))
 
     def confusion_matrix(self) -> np.ndarray:
         """`(c, c)` counts: rows are the actual classes, columns the predicted ones."""
-        c = len(self.vocab)
-        return torch.bincount(self.targs * c + self.decoded, minlength=c * c).view(c, c).numpy()
+        c, known = len(self.vocab), self.targs >= 0  # a loss may ignore targets, such as -100
+        pairs = self.targs[known] * c + self.decoded[known]
+        return torch.bincount(pairs, minlength=c * c).view(c, c).numpy()
 
     def plot_confusion_matrix(self, normalize: bool = False) -> None:
         """Draw the confusion matrix; with `normalize` as shares of each actual class."""
@@ -83,34 +111,42 @@ class ClassificationInterpretation(Interpretation):
 
         counts = self.confusion_matrix()
         values = counts / counts.sum(1, keepdims=True).clip(1) if normalize else counts
-        size = min(14.0, max(3.5, 0.45 * len(self.vocab) + 2))
+        names = [str(name) for name in self.vocab]
+        size = min(14.0, max(3.5, 0.45 * len(names) + 2))
         _, ax = plt.subplots(figsize=(size, size), layout="constrained")
         ax.imshow(values, cmap="Blues")
         ax.set(xlabel="predicted", ylabel="actual", title="Confusion matrix")
-        names = [str(name) for name in self.vocab]
         ax.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
         ax.set_yticks(range(len(names)), names)
-        for (row, col), value in np.ndenumerate(values) if len(names) <= 30 else ():
-            text = f"{value:.2f}" if normalize else str(value)
-            ax.text(col, row, text, ha="center", va="center", fontsize=9, color="white" if value > values.max() / 2 else "black")
+        if len(names) <= 30:  # more numbers could not be read
+            self._write_values(ax, values, "{:.2f}" if normalize else "{}")
+
+    @staticmethod
+    def _write_values(ax: Any, values: np.ndarray, template: str) -> None:
+        for (row, col), value in np.ndenumerate(values):
+            color = "white" if value > values.max() / 2 else "black"
+            ax.text(col, row, template.format(value), ha="center", va="center", fontsize=9, color=color)
 
     def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
-        """`(actual, predicted, count)` for each pair of classes confused at least `min_val` times, most often first."""
+        """`(actual, predicted, count)` of each pair of classes confused at least `min_val` times, most often first."""
         counts = self.confusion_matrix()
         np.fill_diagonal(counts, 0)
-        pairs = [(self.vocab[i], self.vocab[j], int(counts[i, j])) for i, j in zip(*np.nonzero(counts >= max(1, min_val)), strict=True)]
-        return sorted(pairs, key=lambda pair: -pair[2])
+        pairs = zip(*np.nonzero(counts >= max(1, min_val)), strict=True)
+        return sorted(((self.vocab[i], self.vocab[j], int(counts[i, j])) for i, j in pairs), key=lambda pair: -pair[2])
 
     def classification_report(self) -> pd.DataFrame:
-        """Precision, recall, f1 and support of each class, then their accuracy, average, and average weighted by support."""
+        """Precision, recall, f1 and support of each class, then their accuracy, average, and average by support.
+
+        Where a class was never predicted, or there is none of it, what cannot be computed counts as 0.
+        """
         counts = self.confusion_matrix()
         right, actual, predicted = np.diag(counts), counts.sum(1), counts.sum(0)
-        precision, recall = right / predicted.clip(1), right / actual.clip(1)
-        f1 = 2 * right / (actual + predicted).clip(1)
-        table = pd.DataFrame({"precision": precision, "recall": recall, "f1": f1}, index=[str(name) for name in self.vocab])
-        table.loc["accuracy"] = [right.sum() / counts.sum()] * 3
-        table.loc["macro avg"] = [precision.mean(), recall.mean(), f1.mean()]
-        table.loc["weighted avg"] = [np.average(values, weights=actual) for values in (precision, recall, f1)]
+        scores = np.stack([right / predicted.clip(1), right / actual.clip(1), 2 * right / (actual + predicted).clip(1)])
+        n = max(1, int(counts.sum()))
+        summary = [[right.sum() / n] * 3, scores.mean(1), scores @ actual / n]
+        rows = [*scores.T, *summary]
+        names = [*map(str, self.vocab), "accuracy", "macro avg", "weighted avg"]
+        table = pd.DataFrame(rows, columns=["precision", "recall", "f1"], index=names)
         return table.assign(support=[*actual, *[counts.sum()] * 3])
 
     def print_classification_report(self) -> None:

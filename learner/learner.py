@@ -61,7 +61,6 @@ class Learner(Loop):
         self.train_bn, self.wd_bn_bias, self.model_spec = train_bn, wd_bn_bias, model_spec
         self.path, self.model_dir = Path(path) if path is not None else data.path, Path(model_dir)
         self.opt: Any = None
-        self.results: dict[str, float] = {}
         self.groups = layer_groups(splitter, model)
         self.recorder, self.evaluate, self.progress = Recorder(), Evaluate({}), ProgressBar()
         self.cbs = [self.evaluate, self.recorder, self.progress]
@@ -230,10 +229,10 @@ class Learner(Loop):
         """
         finder = LRFinder(start_lr, end_lr, num_it, stop_div)
         per_epoch = self.data.train_dl.n_batches or num_it
-        done = self.epochs_done
+        done = self.epochs_begun
         with self.kept_state(), kept_random_state(self.data.device), self.no_logging(), self.without_cbs(self.recorder):
             self.fit(math.ceil(num_it / per_epoch), start_lr, cbs=finder)
-        self.epochs_done = done
+        self.epochs_begun = done
         if len(finder.lrs) < 5:
             raise ValueError(f"lr_find saw {len(finder.lrs)} finite losses, too few to judge: is start_lr={start_lr} too high, or the data not finite?")
         functions = suggest_funcs if isinstance(suggest_funcs, (list, tuple)) else [suggest_funcs]
@@ -249,17 +248,21 @@ class Learner(Loop):
 
     def compute_loss(self) -> Any:
         """`loss_func(pred, *yb)`; at the start of each pass targets are checked, and a failure is explained."""
+        try:
+            if self.iter == 0:
+                self._check_targets()
+            return self.loss_func(self.pred, *self.yb)
+        except (IndexError, RuntimeError, TypeError, ValueError):
+            self._check_targets()
+            raise
+
+    def _check_targets(self) -> None:
+        """Raise ValueError where the batch has no targets, or ones that do not fit the loss."""
         if not self.yb:
             raise ValueError("The batch has no target to compare with: a training loader yields (inputs, targets).")
         check = getattr(self.loss_func, "check", None)
-        if check and self.iter == 0:
+        if check:
             check(self.pred, *self.yb)
-        try:
-            return self.loss_func(self.pred, *self.yb)
-        except (IndexError, RuntimeError, ValueError, TypeError):
-            if check:
-                check(self.pred, *self.yb)
-            raise
 
     # ---- evaluating and predicting
 
@@ -268,8 +271,7 @@ class Learner(Loop):
         if dl is None and self.data.valid_dl is None:
             raise ValueError("There is no validation set: pass a loader, validate(dl=…).")
         self.model.to(self.data.device)
-        self.run_validation(as_loader(self.data.valid_dl if dl is None else dl, self.data.device))
-        return dict(self.results)
+        return dict(self.run_validation(as_loader(self.data.valid_dl if dl is None else dl, self.data.device)))
 
     def get_preds(self, split: Literal["valid", "train"] = "valid", dl: Iterable | None = None, with_input: bool = False,
                   with_loss: bool = False, with_decoded: bool = False, act: Callable | None = None,

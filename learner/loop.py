@@ -5,11 +5,13 @@ happens to one batch is one method per step – `forward, compute_loss, backward
 override. Nothing here waits for the accelerator.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..callbacks import core
@@ -17,7 +19,7 @@ from ..data.batch import batch_size, split_batch
 from ..data.bunch import DataBunch
 from ..data.loaders import DeviceLoader
 
-__all__ = ["Loop"]
+__all__ = ["Loop", "as_loader"]
 
 CANCEL = {
     "fit": core.CancelFit,
@@ -28,7 +30,9 @@ CANCEL = {
     "backward": core.CancelBackward,
     "step": core.CancelStep,
 }
-STAGES = {stage: (f"before_{stage}", f"after_{stage}", f"after_cancel_{stage}", cancel) for stage, cancel in CANCEL.items()}
+
+Handler = Callable[[Any], None]
+Stage = tuple[tuple[Handler, ...], tuple[Handler, ...], tuple[Handler, ...], type[Exception]]
 
 
 class Loop:
@@ -41,101 +45,151 @@ class Loop:
     cbs: list[core.Callback]
 
     # where the loop is: for callbacks to read
+    fitting = training = False
     epoch = n_epoch = iter = train_iter = 0
     n_iter: int | None = None  # batches in this stage; None where the loader cannot know
     pct_train = 0.0  # batches done / batches in this fit
-    epochs_done = 0  # over all fits; the randomness of an epoch follows from it
-    training = False
+    epochs_begun = 0  # in all fits; the randomness of an epoch follows from its number
 
     # the batch: for callbacks to read and change
-    dl: Any = None
+    dl: Any = ()
     xb: Any = ()
     yb: tuple = ()
     pred: Any = None
     loss: Any = None
-    bs = 0
+
+    results: Mapping[str, float] = MappingProxyType({})  # what the last validation gave, by name
+
+    _heard: Mapping[str, tuple[Handler, ...]] = MappingProxyType({})
+    _stages: Mapping[str, Stage] = MappingProxyType({})
+
+    @property
+    def bs(self) -> int:
+        """The number of samples in the batch."""
+        first = self.xb[0] if isinstance(self.xb, tuple) and self.xb else None
+        return first.shape[0] if isinstance(first, Tensor) and first.ndim else batch_size(self.xb)
 
     def run_fit(self, n_epoch: int) -> None:
         """Train for `n_epoch` epochs with the optimizer as it is."""
-        self.n_epoch, self.train_iter, self.pct_train = n_epoch, 0, 0.0
-        self._handlers = core.handlers(self.cbs)
+        if self.fitting:
+            raise RuntimeError("fit was called within a fit. A callback may call validate or get_preds, but not train.")
+        self.n_epoch, self.epoch, self.train_iter, self.fitting = n_epoch, 0, 0, True
+        self.zero_grad()  # an interrupted fit may have left gradients
         self._begin(self.data.train_dl, training=True)
-        self._run("fit", self._fit)
+        self._resolve_handlers()
+        try:
+            self._run("fit", self._fit)
+        finally:
+            self.fitting = False
+            self.xb, self.yb, self.pred, self.loss = (), (), None, None  # and the memory that they hold
 
-    def run_validation(self, dl: DeviceLoader) -> None:
-        """One pass over `dl` without gradients, its events announced as a validation's."""
-        self._handlers = core.handlers(self.cbs)
-        self._begin(dl, training=False)
-        self._run("validate", self._all_batches)
+    def run_validation(self, dl: DeviceLoader) -> dict[str, float]:
+        """One pass over `dl` without gradients, announced as a validation; its results. It may interrupt a fit."""
+        with self._kept_place():
+            self._begin(dl, training=False)
+            self._run("validate", self._all_batches)
+            return self.results
 
     def run_batch(self, xb: tuple) -> Any:
         """The model's output for one batch of inputs, outside any pass; its events are announced as a batch's."""
-        self._handlers = core.handlers(self.cbs)
-        self._begin((), training=False)
-        with torch.no_grad():
-            self._one_batch(xb, ())
-        return self.pred
+        with self._kept_place(), torch.no_grad():
+            self._begin((), training=False)
+            self.xb, self.yb = xb, ()
+            self._run("batch", self._batch)
+            return self.pred
 
     def _fit(self) -> None:
         for self.epoch in range(self.n_epoch):
+            self._begin(self.data.train_dl, training=True)
             self._run("epoch", self._epoch)
 
     def _epoch(self) -> None:
-        self._begin(self.data.train_dl, training=True)
-        self.data.train_dl.set_epoch(self.epochs_done)
-        self._run("train", self._all_batches)
-        self.epochs_done += 1
+        self.data.train_dl.set_epoch(self.epochs_begun)
+        self.epochs_begun += 1
+        self._run("train", self._train)
         if self.data.valid_dl is not None:
             self._begin(self.data.valid_dl, training=False)
             self._run("validate", self._all_batches)
 
+    def _train(self) -> None:
+        before = self.train_iter
+        self._all_batches()
+        if self.train_iter == before:
+            raise ValueError(
+                f"The training loader gave no batch in epoch {self.epoch}. Can its data be read only once? A loader is "
+                "read every epoch."
+            )
+
     def _begin(self, dl: Any, training: bool) -> None:
-        self.dl, self.training, self.iter = dl, training, 0
+        self.dl, self.training, self.iter, self.results = dl, training, 0, {}
         self.n_iter = dl.n_batches if isinstance(dl, DeviceLoader) else None
+        if training:
+            self.pct_train = self.epoch / self.n_epoch if self.n_epoch else 0.0
         self.model.train(training)
 
     def _all_batches(self) -> None:
+        n_inp, total = self.data.n_inp, self.n_epoch * (self.n_iter or 0)
         with torch.set_grad_enabled(self.training):
             for self.iter, batch in enumerate(self.dl):
-                self._one_batch(*split_batch(batch, self.data.n_inp))
+                self.xb, self.yb = split_batch(batch, n_inp)
+                self._run("batch", self._batch)
                 if self.training:
                     self.train_iter += 1
-                    self.pct_train = self.train_iter / (self.n_epoch * self.n_iter) if self.n_iter else self.epoch / self.n_epoch
-
-    def _one_batch(self, xb: tuple | dict, yb: tuple) -> None:
-        self.xb, self.yb, self.bs = xb, yb, batch_size(xb)
-        self._run("batch", self._batch)
+                    if total:
+                        self.pct_train = (self.epoch * self.n_iter + self.iter + 1) / total
 
     def _batch(self) -> None:
         self.pred = self.forward()
-        self._emit("after_pred")
+        for handler in self._heard["after_pred"]:
+            handler(self)
         if not self.yb and not self.training:
             return
         self.loss = self.compute_loss()
-        self._emit("after_loss")
+        for handler in self._heard["after_loss"]:
+            handler(self)
         if self.training:
             self._run("backward", self.backward)
-            self._run("step", self._step)
+            if self._run("step", self.step):
+                self.zero_grad()
 
-    def _step(self) -> None:
-        self.step()
-        self.zero_grad()
+    def _resolve_handlers(self) -> None:
+        """Find out once who hears what, so that an event that nobody hears costs nothing."""
+        heard = self._heard = core.handlers(self.cbs)
+        self._stages = {
+            stage: (heard[f"before_{stage}"], heard[f"after_{stage}"], heard[f"after_cancel_{stage}"], cancel)
+            for stage, cancel in CANCEL.items()
+        }
 
-    def _run(self, stage: str, work: Callable[[], None]) -> None:
-        """Event, work, event; a stage that ends early – cancelled, interrupted, failed – says so first."""
-        before, after, cancelled, cancel = STAGES[stage]
+    def _run(self, stage: str, work: Callable[[], None]) -> bool:
+        """Event, work, event; a stage that ends early – cancelled, interrupted, failed – says so first. Did it not?"""
+        before, after, after_cancel, cancel = self._stages[stage]
+        complete = False
         try:
-            self._emit(before)
+            for handler in before:
+                handler(self)
             work()
+            complete = True
         except BaseException as error:
-            self._emit(cancelled)
+            for handler in after_cancel:
+                handler(self)
             if not isinstance(error, cancel):
                 raise
-        self._emit(after)
-
-    def _emit(self, event: str) -> None:
-        for handler in self._handlers[event]:
+        for handler in after:
             handler(self)
+        return complete
+
+    @contextmanager
+    def _kept_place(self) -> Iterator[None]:
+        """Inside, another pass may run, heard by the callbacks of now; afterwards the loop is where it was."""
+        before = {name: getattr(self, name) for name in PLACE}
+        training = {module: module.training for module in self.model.modules()}
+        self._resolve_handlers()
+        try:
+            yield
+        finally:
+            vars(self).update(before)
+            for module, was_training in training.items():
+                module.training = was_training
 
     # ---- the steps of one batch: override what is different for you
 
@@ -154,7 +208,15 @@ class Loop:
         self.opt.step()
 
     def zero_grad(self) -> None:
-        self.opt.zero_grad()
+        """Drop all gradients; done here, since `Optimizer.zero_grad` takes ten times as long for the same."""
+        if type(self.opt).zero_grad is not Optimizer.zero_grad:  # it has something of its own to do
+            return self.opt.zero_grad()
+        for group in self.opt.param_groups:
+            for param in group["params"]:
+                param.grad = None
+
+
+PLACE = ("dl", "training", "iter", "n_iter", "pct_train", "xb", "yb", "pred", "loss", "results", "_heard", "_stages")
 
 
 def as_loader(dl: Iterable, device: torch.device) -> DeviceLoader:

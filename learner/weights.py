@@ -17,51 +17,103 @@ KIND = "warmstart weights"
 
 
 def save(learn: Any, path: Path, with_opt: bool) -> Path:
-    """Write the model's state dict and – where there is one and `with_opt` – the optimizer's."""
-    opt = learn.opt.state_dict() if with_opt and learn.opt is not None else None
-    return save_file({"kind": KIND, "model": learn.model.state_dict(), "opt": opt}, path)
+    """Write the model's state dict and – where there is one and `with_opt` – the optimizer's, and how many epochs were begun."""
+    content: dict[str, Any] = {"kind": KIND, "model": learn.model.state_dict(), "opt": None}
+    if with_opt and learn.opt is not None:
+        content |= {
+            "opt": learn.opt.state_dict(),
+            "opt_name": type(learn.opt).__name__,
+            "epochs_begun": learn.epochs_begun,
+        }
+    return save_file(content, path)
 
 
 def load(learn: Any, path: Path, with_opt: bool) -> Any:
     """Read a file of `save`, or a plain state dict, into the learner's model and optimizer."""
-    content = load_file(path, learn.data.device)
-    if not isinstance(content, Mapping) or not (content.get("kind") == KIND or all(isinstance(v, Tensor) for v in content.values())):
-        raise FileError(f"{path} holds no weights: it is {content.get('kind', 'of another kind') if isinstance(content, Mapping) else type(content).__name__!r}.")
-    load_weights(learn.model, content["model"] if content.get("kind") == KIND else content, str(path))
-    opt_state = content.get("opt") if content.get("kind") == KIND else None
-    if with_opt and opt_state is not None:
+    content = load_file(path)
+    if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
+        content = {"kind": KIND, "model": content, "opt": None}
+    if not isinstance(content, Mapping) or content.get("kind") != KIND:
+        raise FileError(f"{path} holds no weights of learn.save() and is no state dict: {_what(content)}.")
+    before = learn.opt
+    if with_opt and content["opt"] is not None:
         learn.prepare_optimizer()
-        learn.opt.load_state_dict(opt_state)
-    elif with_opt and learn.opt is not None:
-        warnings.warn(f"{path} has no optimizer state: the optimizer starts afresh. Pass with_opt=False if that is meant.", stacklevel=3)
+        _check_optimizer(learn.opt, content, path)
+    load_weights(learn.model, content["model"], str(path))
+    if with_opt and content["opt"] is not None:
+        learn.opt.load_state_dict(content["opt"])
+        learn.epochs_begun = content["epochs_begun"]
+    elif with_opt and before is not None:
+        warnings.warn(
+            f"{path} has no optimizer state: the optimizer starts afresh. Pass with_opt=False to keep the present one.",
+            stacklevel=3,
+        )
         learn.opt = None
     return learn
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def _what(content: Any) -> str:
+    if not isinstance(content, Mapping):
+        return f"it holds a {type(content).__name__}"
+    if "warmstart export" in content:
+        return "it is an exported learner, which load_learner() reads"
+    return f"it holds {list(content)[:5]}. If the weights are one of these, save that part alone with torch.save()"
+
+
+def _check_optimizer(opt: Any, content: Mapping, path: Path) -> None:
+    """Raise ValueError where the file's optimizer is another than the learner's."""
+    name, sizes = content["opt_name"], [len(group["params"]) for group in content["opt"]["param_groups"]]
+    own_sizes = [len(group["params"]) for group in opt.param_groups]
+    if name != type(opt).__name__ or sizes != own_sizes:
+        raise ValueError(
+            f"{path} holds the state of {name} over groups of {sizes} parameters, and this learner's optimizer is "
+            f"{type(opt).__name__} over {own_sizes}. Make the learner with the same opt_func and splitter, or pass "
+            "with_opt=False to load the weights alone."
+        )
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Any], source: str) -> None:
     """Load a state dict, all of it. Raises ValueError that names what differs where it is of another architecture."""
     own = model.state_dict()
-    missing, extra = [k for k in own if k not in state], [k for k in state if k not in own]
-    differ = [f"{k} is {tuple(state[k].shape)} there and {tuple(own[k].shape)} here" for k in own if k in state and state[k].shape != own[k].shape]
-    if missing or extra or differ:
-        facts = [f"{len(names)} {what} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" for what, names in
-                 (("parameters are missing", missing), ("are unknown here", extra), ("have another shape", differ)) if names]  # fmt: skip
-        raise ValueError(f"{source} holds weights of another architecture: {'; '.join(facts)}. Build the model as it was when they were saved.")
+    differs = {
+        "are missing": [key for key in own if key not in state],
+        "are unknown here": [key for key in state if key not in own],
+        "have another shape": [
+            _shapes(k, state[k], own[k]) for k in own if k in state and _shape(state[k]) != _shape(own[k])
+        ],
+    }
+    if any(differs.values()):
+        facts = "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in differs.items() if names)
+        raise ValueError(
+            f"{source} holds weights of another architecture. Of {len(own)} parameters and buffers {facts}. Build the "
+            "model as it was when they were saved."
+        )
     model.load_state_dict(state)
+
+
+def _shape(value: Any) -> Any:
+    return tuple(value.shape) if isinstance(value, Tensor) else None  # a module's extra state may be anything
+
+
+def _shapes(name: str, there: Any, here: Any) -> str:
+    return f"{name}: {_shape(there)} there, {_shape(here)} here"
+
+
+def _first(names: list[str], n: int = 3) -> str:
+    return ", ".join(names[:n]) + (", …" if len(names) > n else "")
 
 
 @contextmanager
 def kept_state(learn: Any) -> Iterator[None]:
     """A context after which model and optimizer are as they were before it."""
     weights = copy.deepcopy(learn.model.state_dict())
-    opt = copy.deepcopy(learn.opt.state_dict()) if learn.opt is not None else None
+    opt, opt_state = learn.opt, copy.deepcopy(learn.opt.state_dict()) if learn.opt is not None else None
     training = learn.model.training
     try:
         yield
     finally:
         learn.model.load_state_dict(weights)
         learn.model.train(training)
-        if opt is None:
-            learn.opt = None
-        else:
-            learn.opt.load_state_dict(opt)
+        learn.opt = opt
+        if opt is not None:
+            opt.load_state_dict(opt_state)

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..data.portable import Portable
 from . import models
-from .timm_models import build_timm, timm_name, timm_normalisation
+from .timm_models import build_timm, known_to_timm, timm_name, timm_normalisation
 from .torchvision_models import build_torchvision, torchvision_name, torchvision_normalisation
 
 __all__ = ["Arch", "Architecture", "as_architecture"]
@@ -87,7 +87,9 @@ def as_architecture(arch: Arch) -> Architecture:
     """
     if isinstance(arch, Architecture):
         return arch
-    if isinstance(arch, nn.Module) or not (isinstance(arch, str) or callable(arch)):
+    if isinstance(arch, str):
+        return Architecture("timm", known_to_timm(arch))
+    if isinstance(arch, nn.Module) or not callable(arch):
         raise TypeError(
             "arch is a function that builds a network (resnet34, not resnet34()) or the name of a timm model, "
             f"not a {type(arch).__name__}."

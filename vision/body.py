@@ -47,7 +47,7 @@ def _cut(model: nn.Module, cut: Cut) -> nn.Module:
 def _first_children(model: nn.Module, n: int) -> nn.Sequential:
     children = list(model.children())
     if not 0 < abs(n) <= len(children) or n == -len(children):
-        raise ValueError(f"cut={n} leaves no body or cuts nothing: {_children_of(model)}.")
+        raise ValueError(f"cut={n} keeps no child, or more than there are: {_children_of(model)}.")
     return nn.Sequential(*map(_runnable, children[:n]))
 
 

@@ -17,6 +17,7 @@ def dry_run(model: nn.Module, n_in: int = 3, size: int | None = None, forward: C
     """
     weight = next(model.parameters(), torch.zeros(()))
     sizes = [size] if size else [64, 224, *_stated_sizes(model)]
+    reason: Exception | None = None
     with _evaluating(model), torch.no_grad():
         for size in sizes:
             try:

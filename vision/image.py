@@ -21,21 +21,20 @@ from .transforms import ToFloat
 __all__ = ["ImageBlock", "open_image", "show_image", "show_images", "verify_images"]
 
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
-ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-ORIENTATION = 0x0112
+ORIENTATION = 0x0112  # the tag of EXIF
 
 
 def open_image(source: Any, mode: str = "RGB", min_side: int | None = None) -> tv_tensors.Image:
     """An image as uint8 `(c, h, w)`, upright (EXIF orientation applied), in `mode` 'L', 'RGB' or 'RGBA'.
 
-    `source`: a path, the bytes of a file, a PIL image, a uint8 array `(h, w)` or `(h, w, c)`, or a uint8 tensor `(c, h, w)`.
-    With `min_side`, a JPEG of which the shorter side has more than twice these pixels is decoded at 1/2, 1/4 or 1/8 scale,
-    which is several times faster. Raises ValueError for a file that cannot be read as an image.
+    `source`: a path, the bytes of a file, a PIL image, a uint8 or bool array `(h, w)` or `(h, w, c)`, or a uint8 tensor
+    `(c, h, w)`. With `min_side`, a big JPEG is decoded at 1/2, 1/4 or 1/8 scale, several times faster, as long as twice
+    these pixels remain on its shorter side. Raises ValueError for what cannot be read as an image.
     """
     if isinstance(source, Tensor):
         return _from_tensor(source, mode)
     if isinstance(source, np.ndarray):
-        source = Image.fromarray(source)
+        source = _from_array(source)
     if isinstance(source, Image.Image):
         return _to_tensor(source, mode)
     if not isinstance(source, (str, Path, bytes)):
@@ -46,18 +45,23 @@ def open_image(source: Any, mode: str = "RGB", min_side: int | None = None) -> t
 def _from_file(source: str | Path | bytes, mode: str, min_side: int | None) -> tv_tensors.Image:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            if min_side and image.format == "JPEG":
-                scale = 2 * min_side / min(image.size)  # twice, so that what is left for the resize stays a clean average
-                image.draft(None, (int(image.width * scale), int(image.height * scale)))
+            if min_side:
+                _scale_down(image, min_side)
             return _to_tensor(image, mode)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        size = f"{Path(source).stat().st_size:,} bytes" if isinstance(source, (str, Path)) and Path(source).is_file() else "not a file"
+    except Exception as error:  # Pillow raises nearly anything for a damaged file
+        size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
         raise ValueError(
-            f"this is not an image that can be read ({size}; {error}). verify_images(files) finds all such files: remove them or leave "
-            "them out in get_items."
+            f"this is not an image that can be read ({size:,} bytes; {error}). verify_images(files) finds all such "
+            "files: remove them, or leave them out in get_items."
         ) from error
+
+
+def _scale_down(image: Image.Image, min_side: int) -> None:
+    """Have a JPEG decoded at a smaller scale. Twice `min_side` remains, so that resizing still averages pixels."""
+    scale = 2 * min_side / min(image.size)
+    image.draft(None, (int(image.width * scale), int(image.height * scale)))
 
 
 def _to_tensor(image: Image.Image, mode: str) -> tv_tensors.Image:
@@ -71,10 +75,19 @@ def _to_tensor(image: Image.Image, mode: str) -> tv_tensors.Image:
     return tv_tensors.Image(torch.from_numpy(pixels[..., None] if mode == "L" else pixels).permute(2, 0, 1))
 
 
+def _from_array(array: np.ndarray) -> Image.Image:
+    channels = 1 if array.ndim == 2 else array.shape[-1]
+    if array.dtype not in (np.uint8, np.bool_) or array.ndim not in (2, 3) or channels not in (1, 2, 3, 4):
+        raise ValueError(f"an image array is uint8 (h, w) or (h, w, 1 to 4); got {array.dtype} {array.shape}")
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and channels == 1 else array)
+
+
 def _from_tensor(image: Tensor, mode: str) -> tv_tensors.Image:
     channels = CHANNELS[mode]
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, channels):
-        raise ValueError(f"an image tensor for mode {mode} is uint8 ({channels}, h, w); got {image.dtype} {tuple(image.shape)}")
+        raise ValueError(
+            f"an image tensor for mode {mode} is uint8 ({channels}, h, w); got {image.dtype} {tuple(image.shape)}"
+        )
     return tv_tensors.Image(image.as_subclass(Tensor).expand(channels, -1, -1))
 
 
@@ -82,8 +95,8 @@ def _from_tensor(image: Tensor, mode: str) -> tv_tensors.Image:
 class ImageBlock(Block):
     """An image, encoded as `tv_tensors.Image` uint8 `(c, h, w)`; batches are float32 in [0, 1] on the device.
 
-    `mode`: 'L' (grey, 1 channel), 'RGB' or 'RGBA'. `min_side` lets big JPEGs be decoded at reduced scale; a `DataBlock` sets it
-    from its first transform where no other value has positions in the image.
+    `mode`: 'L' (grey, 1 channel), 'RGB' or 'RGBA'. `min_side` lets big JPEGs be decoded at reduced scale (see
+    `open_image`); a `DataBlock` takes it from its first transform where no other value has positions in the image.
     """
 
     mode: str = "RGB"
@@ -103,7 +116,7 @@ class ImageBlock(Block):
         return CHANNELS[self.mode]
 
     def for_min_side(self, min_side: int) -> "ImageBlock":
-        return replace(self, min_side=min_side)
+        return replace(self, min_side=self.min_side or min_side)
 
     def encode(self, value: Any) -> tv_tensors.Image:
         return open_image(value, self.mode, self.min_side)
@@ -115,11 +128,14 @@ class ImageBlock(Block):
         return f"image {value.shape[-2]} × {value.shape[-1]}"
 
     def draw(self, value: Tensor, ax: Any) -> None:
-        show_image(value, ax)
+        """Draw the image to the right of those that `ax` has already."""
+        right = max((image.get_extent()[1] for image in ax.images), default=-0.5)
+        _imshow(value, ax, left=right)
 
     def draw_result(self, target: Tensor, pred: Tensor, ax: Any) -> None:
-        """Target left, prediction right."""
-        show_image(torch.cat([target, pred.to(target.dtype)], dim=-1), ax)
+        """Target left, prediction right of it."""
+        self.draw(target, ax)
+        self.draw(pred, ax)
 
 
 def verify_images(fnames: Iterable[str | Path]) -> list[Path]:
@@ -139,19 +155,32 @@ def _is_image(file: Path) -> bool:
 
 
 def show_image(im: Any, ax: Any = None, title: str | None = None) -> Any:
-    """Draw one image (anything `open_image` takes, or floats `(c, h, w)` in [0, 1]) on matplotlib axes, and return them."""
+    """Draw an image on matplotlib axes, and return them.
+
+    `im`: anything `open_image` takes, or a tensor `(c, h, w)` or `(h, w)` of bytes or of floats in [0, 1].
+    """
     if ax is None:
         from matplotlib import pyplot as plt
 
         _, ax = plt.subplots(figsize=(3, 3), layout="constrained")
-    pixels = im if isinstance(im, Tensor) else open_image(im)
-    pixels = pixels.detach().cpu().as_subclass(Tensor).permute(1, 2, 0)
-    pixels = pixels.clamp(0, 1) if pixels.is_floating_point() else pixels
-    ax.imshow(pixels.squeeze(-1).numpy(), **({"cmap": "gray", "vmin": 0} if pixels.shape[-1] == 1 else {}))
-    ax.axis("off")
+    _imshow(im if isinstance(im, Tensor) else open_image(im), ax)
     if title is not None:
         ax.set_title(title, fontsize=10)
     return ax
+
+
+def _imshow(image: Tensor, ax: Any, left: float = -0.5) -> None:
+    """Draw `(c, h, w)` or `(h, w)` from the x coordinate `left` on; what is drawn already stays in view."""
+    pixels = image.detach().cpu().as_subclass(Tensor)
+    pixels = (pixels[None] if pixels.ndim == 2 else pixels).permute(1, 2, 0)
+    if pixels.is_floating_point():
+        pixels = pixels.clamp(0, 1)
+    height, width, channels = pixels.shape
+    grey = {"cmap": "gray", "vmin": 0, "vmax": 1 if pixels.is_floating_point() else 255} if channels == 1 else {}
+    ax.imshow(pixels.squeeze(-1).numpy(), extent=(left, left + width, height - 0.5, -0.5), **grey)
+    ax.set_xlim(-0.5, left + width)
+    ax.set_ylim(max(shown.get_extent()[2] for shown in ax.images), -0.5)
+    ax.axis("off")
 
 
 def show_images(ims: Sequence[Any], nrows: int = 1, titles: Sequence[str] | None = None) -> None:

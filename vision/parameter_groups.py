@@ -6,7 +6,7 @@ from torch import nn
 
 from ..data.portable import portable
 
-__all__ = ["split_body", "split_model"]
+__all__ = ["ParameterGroups", "split_body", "split_model"]
 
 ParameterGroups = list[list[nn.Parameter]]
 

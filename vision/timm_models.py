@@ -15,7 +15,15 @@ from torchvision.ops import Permute
 
 from .dry_run import dry_run
 
-__all__ = ["build_timm", "is_timm", "timm_body", "timm_first_convs", "timm_name", "timm_normalisation"]
+__all__ = [
+    "build_timm",
+    "is_timm",
+    "known_to_timm",
+    "timm_body",
+    "timm_first_convs",
+    "timm_name",
+    "timm_normalisation",
+]
 
 
 def _timm() -> ModuleType:
@@ -26,19 +34,17 @@ def _timm() -> ModuleType:
     return timm
 
 
-def timm_name(arch: str | Callable[..., Any]) -> str | None:
-    """The name of `arch`, if it is a name or one of timm's own functions.
+def timm_name(builder: Callable[..., Any]) -> str | None:
+    """The name of `builder` if it is one of timm's own functions."""
+    name = getattr(builder, "__name__", "")
+    return name if getattr(builder, "__module__", "").startswith("timm.") and _timm().is_model(name) else None
 
-    Raises ValueError for a name that timm lacks, with the closest that it has.
+
+def known_to_timm(name: str) -> str:
+    """`name` itself, if timm has the model and, where a dot follows, these weights of it.
+
+    Raises ValueError otherwise, with the closest names that it has, and ImportError where timm is missing.
     """
-    if isinstance(arch, str):
-        return _known(arch)
-    name = getattr(arch, "__name__", "")
-    return name if getattr(arch, "__module__", "").startswith("timm.") and _timm().is_model(name) else None
-
-
-def _known(name: str) -> str:
-    """`name` itself, if timm has the model and, where a dot follows, these weights of it."""
     timm = _timm()
     if timm.is_model(name) and ("." not in name or name in timm.list_pretrained()):
         return name
@@ -49,7 +55,7 @@ def _known(name: str) -> str:
 
 def timm_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and standard deviation per channel that the weights of `name` expect; None for a model without weights."""
-    config = _timm().get_pretrained_cfg(_known(name))
+    config = _timm().get_pretrained_cfg(known_to_timm(name))
     return (tuple(config.mean), tuple(config.std)) if config else None
 
 
@@ -58,7 +64,7 @@ def build_timm(name: str, pretrained: bool) -> nn.Module:
 
     Raises ConnectionError where the download fails, ValueError where there is no such model or there are no weights.
     """
-    timm, config = _timm(), _timm().get_pretrained_cfg(_known(name))
+    timm, config = _timm(), _timm().get_pretrained_cfg(known_to_timm(name))
     if not pretrained:
         return timm.create_model(name)
     if config is None or not config.has_weights:
@@ -106,7 +112,8 @@ def _took_pooling_off(model: Any) -> bool:
 
 def timm_first_convs(body: nn.Module) -> list[nn.Conv2d]:
     """The convolutions that see the image, by timm's own record; empty for a body that is not timm's."""
-    model = next((module for module in body.modules() if is_timm(module)), None)
-    names = model.default_cfg.get("first_conv") if model is not None else None
-    layers = [model.get_submodule(name) for name in ([names] if isinstance(names, str) else names or [])]
-    return [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    for model in filter(is_timm, body.modules()):
+        names: Any = model.default_cfg.get("first_conv") or ()  # type: ignore[union-attr]
+        layers = [model.get_submodule(name) for name in ([names] if isinstance(names, str) else names)]
+        return [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    return []

@@ -60,7 +60,7 @@ def test_dropout_is_halved_before_hidden_layers_or_given_for_each():
 
 def test_weights_start_as_he_et_al_propose():
     first = next(layer for layer in create_head(512, 10) if isinstance(layer, nn.Linear))
-    assert first.weight.std() == pytest.approx((2 / 1024) ** 0.5, rel=0.02)
+    assert first.weight.std().item() == pytest.approx((2 / 1024) ** 0.5, rel=0.02)
     assert not first.bias.any()
 
 

@@ -11,11 +11,10 @@ def first_of_second_half(body: nn.Module) -> str:
     return next(name for name, p in body.named_parameters() if p is parameter)
 
 
-@pytest.mark.parametrize("name, layer", [("resnet18", "6.0.conv1"), ("resnet34", "6.0.conv1"), ("resnet50", "6.0.conv1"),
-                                         ("vgg16_bn", "24"), ("densenet121", "8.denselayer1.norm1")])  # fmt: skip
-def test_a_body_is_halved_where_fastai_halves_it(name, layer):
+@pytest.mark.parametrize("name, child", [("resnet18", 6), ("resnet34", 6), ("resnet101", 6), ("vgg16_bn", 24)])
+def test_a_body_is_halved_where_fastai_halves_it(name, child):
     body = create_body(getattr(torchvision.models, name), pretrained=False)
-    assert first_of_second_half(body) == f"{layer}.weight"  # child 6 of a ResNet is its layer3
+    assert first_of_second_half(body).startswith(f"{child}.")  # child 6 of a ResNet is its layer3
 
 
 def test_a_transformer_is_halved_between_its_blocks():

