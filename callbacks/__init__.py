@@ -1,5 +1,6 @@
 """Callbacks: everything that happens around the training loop's few lines."""
 
+from .batchnorm import BnFreeze
 from .core import (
     Callback,
     CancelBackward,
@@ -14,9 +15,19 @@ from .evaluate import Evaluate
 from .lr_find import LRFinder, minimum, slide, steep, valley
 from .progress import ProgressBar
 from .recorder import Recorder
-from .schedule import ParamScheduler, combine_scheds, combined_cos, sched_cos, sched_exp, sched_lin, sched_no, sched_poly
+from .schedule import (
+    ParamScheduler,
+    combine_scheds,
+    combined_cos,
+    sched_cos,
+    sched_exp,
+    sched_lin,
+    sched_no,
+    sched_poly,
+)
 
 __all__ = [
+    "BnFreeze",
     "Callback",
     "CancelBackward",
     "CancelBatch",

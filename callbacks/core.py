@@ -5,17 +5,18 @@
 
     learn.fit(1, cbs=PrintLoss())
 
-A callback may read and change `learn.model, data, dl, opt, xb, yb, pred, loss`, read `learn.epoch, n_epoch, iter, n_iter,
-train_iter, pct_train, training`, and end a stage by raising its `Cancel…` exception. The learner resolves once, when a
-fit begins, which callbacks hear which event.
+A callback may read and change `learn.model, data, dl, opt, xb, yb, pred, loss`, read `learn.epoch, n_epoch, iter,
+n_iter, train_iter, pct_train, training`, and end a stage by raising its `Cancel…` exception. The learner resolves once,
+when a fit begins, which callbacks hear which event.
 """
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["EVENTS", "Callback", "CancelBackward", "CancelBatch", "CancelEpoch", "CancelFit", "CancelStep", "CancelTrain",
-           "CancelValidate", "handlers"]  # fmt: skip
+__all__ = ["EVENTS", "Callback", "CancelBackward", "CancelBatch", "CancelEpoch", "CancelFit", "CancelStep",
+           "CancelTrain", "CancelValidate", "Handler", "handlers"]  # fmt: skip
 
 
 class CancelBatch(Exception):
@@ -53,29 +54,43 @@ EVENTS = (
     "after_pred",
     "after_loss",
 )
+Handler = Callable[[Any], None]
 
 
 class Callback:
     """Base of all callbacks: define methods named after `EVENTS`, each taking the learner.
 
     In each event callbacks run by `order`, smaller first; equal ones in the order they were added. A stage that is
-    cancelled – by its exception, Ctrl-C or an error – runs `after_cancel_<stage>` so that things can be put back.
+    cancelled – by its exception, Ctrl-C or an error – runs `after_cancel_<stage>` so that things can be put back, and
+    if it was its exception `after_<stage>` too. `after_create` is told when a learner gets the callback.
     """
 
     order: int = 0
 
-    def __init_subclass__(cls):
-        for name in vars(cls):
-            if name.startswith(("before_", "after_")) and name not in EVENTS:
-                close = difflib.get_close_matches(name, EVENTS, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"events are {', '.join(EVENTS)}."
-                raise TypeError(f"{cls.__name__}.{name} is not an event: {hint}")
+    def __init_subclass__(cls, **kwargs: Any):
+        super().__init_subclass__(**kwargs)
+        for name, method in vars(cls).items():
+            if inspect.isfunction(method) and not name.startswith("_"):
+                _check_event(f"{cls.__name__}.{name}", name, method)
 
     def __repr__(self) -> str:
         return type(self).__name__
 
 
-def handlers(cbs: Iterable[Callback]) -> dict[str, tuple[Callable[[Any], None], ...]]:
-    """For each event the bound methods that hear it, in order."""
+def _check_event(where: str, name: str, method: Callable) -> None:
+    """Raise TypeError for a method that looks like an event but is none, or that does not take the learner."""
+    if name in EVENTS:
+        try:
+            inspect.signature(method).bind("self", "learn")
+        except TypeError as error:
+            raise TypeError(f"{where} must take the learner, def {name}(self, learn): {error}.") from None
+    elif close := difflib.get_close_matches(name, EVENTS, n=1, cutoff=0.85):
+        raise TypeError(f"{where} is not an event: did you mean {close[0]}?")
+    elif name.startswith(("before_", "after_")):
+        raise TypeError(f"{where} is not an event: events are {', '.join(EVENTS)}.")
+
+
+def handlers(cbs: Iterable[Callback]) -> dict[str, tuple[Handler, ...]]:
+    """For each event the bound methods that hear it, in order. An event set to None is not heard."""
     ordered = sorted(cbs, key=lambda cb: cb.order)
-    return {event: tuple(getattr(cb, event) for cb in ordered if hasattr(cb, event)) for event in EVENTS}
+    return {event: tuple(filter(None, (getattr(cb, event, None) for cb in ordered))) for event in EVENTS}

@@ -1,10 +1,10 @@
-"""The learning rate finder: train with a growing learning rate until the loss explodes, and read a good one off the curve.
+"""The learning rate finder: train with a growing learning rate until the loss explodes, and read a good one off.
 
 Smith 2015, "Cyclical learning rates for training neural networks", arXiv:1506.01186.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,16 @@ __all__ = ["LRFinder", "minimum", "slide", "steep", "valley"]
 
 
 class LRFinder(Callback):
-    """Raise the learning rate geometrically from `start_lr` to `end_lr` over `num_it` steps.
+    """Raise the learning rate geometrically from `start_lr` to `end_lr` over `num_it` steps, without validation.
 
     Stops early when the smoothed loss exceeds 4 times its best (`stop_div`) or is no longer finite. `lrs` and `losses`
-    (smoothed) hold the curve.
+    (smoothed) hold the curve, `suggestions` what `suggest` read off it. Unlike training it waits for every loss.
     """
 
     order = -16  # before Evaluate, to keep it from starting
 
-    def __init__(self, start_lr: float = 1e-7, end_lr: float = 10.0, num_it: int = 100, stop_div: bool = True, beta: float = 0.9):
+    def __init__(self, start_lr: float = 1e-7, end_lr: float = 10.0, num_it: int = 100, stop_div: bool = True,
+                 beta: float = 0.9):  # fmt: skip
         self.sched, self.num_it, self.stop_div, self.beta = sched_exp(start_lr, end_lr), num_it, stop_div, beta
         self.lrs: list[float] = []
         self.losses: list[float] = []
@@ -36,14 +37,16 @@ class LRFinder(Callback):
         set_hyper(learn.opt, "lr", [self.lr])
 
     def after_loss(self, learn: Any) -> None:
-        loss = float(learn.loss.detach())
-        self.average = self.beta * self.average + (1 - self.beta) * loss
+        self.average = self.beta * self.average + (1 - self.beta) * float(learn.loss.detach())
         smooth = self.average / (1 - self.beta ** (len(self.lrs) + 1))
-        diverged = not math.isfinite(smooth) or (self.losses and smooth > 4 * min(self.losses))
-        if diverged and (self.stop_div or not math.isfinite(smooth)):
+        if not math.isfinite(smooth) or (self.stop_div and self._diverged(smooth)):
             raise CancelFit
         self.lrs.append(self.lr)
         self.losses.append(smooth)
+
+    def _diverged(self, smooth: float) -> bool:
+        best = min(self.losses, default=smooth)
+        return smooth > best + 3 * abs(best)  # 4 times a positive one
 
     def after_batch(self, learn: Any) -> None:
         if len(self.lrs) >= self.num_it:
@@ -52,33 +55,47 @@ class LRFinder(Callback):
     def before_validate(self, learn: Any) -> None:
         raise CancelValidate
 
+    def suggest(self, functions: Callable | Sequence[Callable]) -> dict[str, float]:
+        """What each of `functions(lrs, losses)` makes of the curve, by its name. Raises ValueError below 5 steps."""
+        if len(self.lrs) < 5:
+            raise ValueError(
+                f"The learning rate finder saw {len(self.lrs)} finite losses, too few to judge. Is start_lr too high, "
+                "num_it below 5, or the data not finite?"
+            )
+        functions = [functions] if callable(functions) else functions
+        self.suggestions = {_name(function): function(self.lrs, self.losses) for function in functions}
+        return self.suggestions
+
     def plot(self) -> None:
         """Loss by learning rate, with the suggestions marked."""
         from matplotlib import pyplot as plt
 
         _, ax = plt.subplots(layout="constrained")
         ax.plot(self.lrs, self.losses)
-        for number, (name, lr) in enumerate(self.suggestions.items()):
-            ax.plot(lr, np.interp(math.log(lr), np.log(self.lrs), self.losses), "o", color=f"C{number + 1}", label=f"{name}: {lr:.2e}")
+        for number, (name, lr) in enumerate(self.suggestions.items(), 1):
+            loss = np.interp(math.log(lr), np.log(self.lrs), self.losses)
+            ax.plot(lr, loss, "o", color=f"C{number}", label=f"{name}: {lr:.2e}")
         ax.set(xscale="log", xlabel="learning rate", ylabel="loss (smoothed)")
         if self.suggestions:
             ax.legend()
 
 
-def valley(lrs: Sequence[float], losses: Sequence[float]) -> float:
-    """The learning rate halfway (in log space) down the longest descent of the loss; a good first choice.
+def _name(function: Any) -> str:
+    """A function's name, or that of a partial's function."""
+    return getattr(getattr(function, "func", function), "__name__", type(function).__name__)
 
-    The descent is the longest decreasing subsequence of the curve, so bumps do not end it.
+
+def valley(lrs: Sequence[float], losses: Sequence[float]) -> float:
+    """The learning rate in the middle of the longest descent of the loss; a good first choice.
+
+    The descent is the longest decreasing subsequence of the curve, so bumps do not end it. Its middle is half its length
+    before its end: the steps that belong to it are counted, not the plateau that they may begin on.
     """
     length = np.ones(len(losses), int)
-    start = np.arange(len(losses))
     for i in range(1, len(losses)):
-        longer = [j for j in range(i) if losses[j] > losses[i]]
-        if longer:
-            best = max(longer, key=lambda j: length[j])
-            length[i], start[i] = length[best] + 1, start[best]
+        length[i] = 1 + max((length[j] for j in range(i) if losses[j] > losses[i]), default=0)
     end = int(length.argmax())
-    return float(lrs[(int(start[end]) + end) // 2])
+    return float(lrs[end - int(length[end]) // 2])
 
 
 def minimum(lrs: Sequence[float], losses: Sequence[float]) -> float:
@@ -88,13 +105,12 @@ def minimum(lrs: Sequence[float], losses: Sequence[float]) -> float:
 
 def steep(lrs: Sequence[float], losses: Sequence[float]) -> float:
     """The learning rate where the loss falls fastest."""
-    return float(lrs[int(np.argmin(np.gradient(np.asarray(losses), np.log(lrs))))]) if len(lrs) > 1 else float(lrs[0])
+    return float(lrs[int(np.gradient(np.asarray(losses), np.log(lrs)).argmin())])
 
 
 def slide(lrs: Sequence[float], losses: Sequence[float], share: float = 0.8) -> float:
     """The largest learning rate before the loss has made `share` of its whole way down: far, but not at the edge."""
-    losses = np.asarray(losses)
-    lowest = int(losses.argmin())
-    goal = losses[: lowest + 1].max() - share * (losses[: lowest + 1].max() - losses[lowest])
-    above = np.flatnonzero(losses[: lowest + 1] > goal)
+    lowest = int(np.argmin(losses))
+    way_down = np.asarray(losses[: lowest + 1])
+    above = np.flatnonzero(way_down > way_down.max() - share * np.ptp(way_down))
     return float(lrs[int(above[-1])]) if len(above) else float(lrs[lowest])

@@ -1,10 +1,14 @@
-"""Progress: a bar and a live table in a notebook, one line in a terminal, a plain line an epoch in a file or pipe."""
+"""Progress: bars and a live table in a notebook, one line in a terminal, a plain line an epoch in a file or pipe."""
 
+import html
 import math
+import os
 import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .core import Callback
@@ -22,20 +26,44 @@ def format_time(seconds: float) -> str:
 
 
 def format_value(name: str, value: Any) -> str:
-    """A cell of the table: times as `m:ss`, whole numbers as they are, others with 6 decimals at most."""
+    """A cell of the table: times as `m:ss`, whole numbers as they are, others with 6 decimals, or 4 digits if those
+    would not show them."""
     if name == "time":
         return format_time(value)
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
-    return f"{value:.6f}" if abs(value) < 1e4 else f"{value:.4g}"
+    return f"{value:.6f}" if value == 0 or 1e-4 <= abs(value) < 1e4 else f"{value:.4g}"
+
+
+@dataclass
+class Progress:
+    """How far a stage of an epoch is: `done` batches of `total` (None: unknown) in `seconds`."""
+
+    epoch: int
+    n_epoch: int  # 0 for a validation outside any fit
+    stage: str
+    done: int
+    total: int | None
+    seconds: float
+    comment: str
+
+    @property
+    def title(self) -> str:
+        """Which stage it is."""
+        return f"epoch {self.epoch + 1}/{self.n_epoch} {self.stage}" if self.n_epoch else self.stage
+
+    @property
+    def position(self) -> str:
+        """How much of it is done, in what time, and how much is left."""
+        left = self.seconds / self.done * (self.total - self.done) if self.total and self.done else None
+        times = format_time(self.seconds) + ("" if left is None else f"<{format_time(left)}")
+        return f"{self.done}/{self.total or '?'} {times} {self.comment}".rstrip()
 
 
 class Display(Protocol):
     """Where progress is shown."""
 
-    def start(self, n_epoch: int) -> None: ...
-    def stage(self, name: str, total: int | None) -> None: ...
-    def update(self, done: int, comment: str) -> None: ...
+    def update(self, progress: Progress) -> None: ...
     def row(self, names: Sequence[str], cells: Sequence[str]) -> None: ...
     def close(self) -> None: ...
 
@@ -44,116 +72,125 @@ class PlainDisplay:
     """Lines of text without control characters: a header once, then one line an epoch."""
 
     def __init__(self):
-        self.widths: list[int] = []
         self.names: list[str] = []
 
-    def start(self, n_epoch: int) -> None:
-        self.names = []
-
-    def stage(self, name: str, total: int | None) -> None: ...
-
-    def update(self, done: int, comment: str) -> None: ...
+    def update(self, progress: Progress) -> None: ...
 
     def row(self, names: Sequence[str], cells: Sequence[str]) -> None:
         if list(names) != self.names:
-            self.names, self.widths = list(names), [max(len(n), 5 if n in ("epoch", "time") else 10) for n in names]
-            self.write(names)
-        self.write(cells)
-
-    def write(self, cells: Sequence[str]) -> None:
-        print("  ".join(cell.ljust(width) for cell, width in zip(cells, self.widths, strict=True)).rstrip(), flush=True)
+            self.names = list(names)
+            print(table_line(names, names))
+        print(table_line(names, cells), flush=True)
 
     def close(self) -> None: ...
 
 
+def table_line(names: Sequence[str], cells: Sequence[str]) -> str:
+    """The cells below a header of `names`."""
+    widths = [max(len(name), 5 if name in ("epoch", "time") else 10) for name in names]
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
 class TerminalDisplay(PlainDisplay):
-    """The same lines, and below them one line that is written over and over while an epoch runs."""
+    """The same lines, and below them one line that is written over and over while an epoch runs.
 
-    def start(self, n_epoch: int) -> None:
-        super().start(n_epoch)
-        self.epoch, self.n_epoch, self.shown = 0, n_epoch, False
+    No line is longer than the terminal is wide; where a row of the table would be, it becomes `name=value …`.
+    """
 
-    def stage(self, name: str, total: int | None) -> None:
-        self.name, self.total, self.begin = name, total, time.perf_counter()
+    def __init__(self):
+        super().__init__()
+        self.shown = False
+        self.full, self.empty = "█░" if _can_print("█░") else "#."
 
-    def update(self, done: int, comment: str) -> None:
-        spent = time.perf_counter() - self.begin
-        left = f"<{format_time(spent / done * (self.total - done))}" if self.total and done else ""
-        head = f"epoch {self.epoch + 1}/{self.n_epoch} {self.name} " if self.n_epoch else f"{self.name} "
-        tail = f" {done}/{self.total or '?'} {format_time(spent)}{left} {comment}".rstrip()
-        width = shutil.get_terminal_size((80, 24)).columns - 1
+    def update(self, progress: Progress) -> None:
+        head, tail, width = f"{progress.title} ", f" {progress.position}", _columns() - 1
         room = min(30, width - len(head) - len(tail))
-        filled = int(room * done / self.total) if self.total and room > 0 else 0
-        bar = "█" * filled + "░" * (room - filled) if self.total and room >= 5 else ""
+        bar = ""
+        if progress.total and room >= 5:
+            filled = min(room, room * progress.done // progress.total)
+            bar = self.full * filled + self.empty * (room - filled)
         print(f"\r\x1b[K{(head + bar + tail)[:width]}", end="", flush=True)
         self.shown = True
 
     def row(self, names: Sequence[str], cells: Sequence[str]) -> None:
         self.close()
-        super().row(names, cells)
-        self.epoch += 1
+        if len(table_line(names, names)) < _columns():
+            return super().row(names, cells)
+        pairs = "  ".join(f"{name}={cell}" for name, cell in zip(names, cells, strict=True))
+        print(textwrap.fill(pairs, _columns() - 1, subsequent_indent="  ", break_on_hyphens=False), flush=True)
 
     def close(self) -> None:
-        if getattr(self, "shown", False):
+        if self.shown:
             print("\r\x1b[K", end="", flush=True)
             self.shown = False
 
 
+def _columns() -> int:
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def _can_print(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class NotebookDisplay:
-    """fastprogress' bars, with the table of epochs below."""
+    """fastprogress' bars and table: a bar of epochs, the rows so far, a bar of batches. In the end the rows stay."""
 
-    def start(self, n_epoch: int) -> None:
-        from fastprogress.fastprogress import NBMasterBar
+    def __init__(self):
+        from IPython.display import HTML, display
 
-        self.master: Any = NBMasterBar(range(n_epoch))
-        self.master.on_iter_begin()
-        self.master.update(0)
-        self.names: list[str] = []
-        self.child: Any = None
-        self.epoch = 0
+        self.lines: list[Sequence[str]] = []  # of the table, the header first
+        self.html: Callable[[str], Any] = HTML
+        self.handle: Any = display(HTML(""), display_id=True)
 
-    def stage(self, name: str, total: int | None) -> None:
-        from fastprogress.fastprogress import NBProgressBar
+    def update(self, progress: Progress) -> None:
+        from fastprogress.core import html_progress_bar, html_progress_bar_styles
 
-        self.child = NBProgressBar(range(total or 0), total=total or "noinfer", parent=self.master, leave=False)
-        self.child.update(0)
-
-    def update(self, done: int, comment: str) -> None:
-        self.child.comment = comment
-        if done and self.child.last_v is not None:
-            self.child.last_t = time.time()
-            self.child.pred_t = None if self.child.total is None else (self.child.last_t - self.child.start_t) / done * self.child.total
-            self.child.update_bar(done)
+        epochs = html_progress_bar(progress.epoch, progress.n_epoch, "") if progress.n_epoch else ""
+        label = html.escape(f"{progress.title} {progress.position}")
+        batches = html_progress_bar(progress.done, progress.total, label)
+        self.show(html_progress_bar_styles + epochs + self.table() + batches)
 
     def row(self, names: Sequence[str], cells: Sequence[str]) -> None:
-        if list(names) != self.names:
-            self.names = list(names)
-            self.master.write(names, table=True)
-        self.master.write(cells, table=True)
-        self.epoch += 1
-        self.master.update(self.epoch)
+        self.lines = [names, *self.lines[1:], cells]
+        self.show(self.table())
+
+    def table(self) -> str:
+        from fastprogress.core import text2html_table
+
+        return text2html_table([[html.escape(cell) for cell in line] for line in self.lines]) if self.lines else ""
+
+    def show(self, code: str) -> None:
+        self.handle.update(self.html(code))
 
     def close(self) -> None:
-        self.master.on_iter_end()
+        self.show(self.table())
 
 
-def _display() -> Display:
+def _richest_display() -> Display:
     """The richest display that this process's output can show."""
     if _in_notebook():
         return NotebookDisplay()
-    return TerminalDisplay() if sys.stdout.isatty() else PlainDisplay()
+    is_terminal = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return TerminalDisplay() if is_terminal else PlainDisplay()
 
 
 def _in_notebook() -> bool:
+    """Whether a front end shows what a cell displays: Jupyter's and its relatives', such as Colab's."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    return any(cls.__name__ == "ZMQInteractiveShell" for cls in type(shell).__mro__)
 
 
 class ProgressBar(Callback):
     """Shows how far training is, and each epoch's results.
 
-    `bar` and `table` switch the moving bar and the epochs' lines; `learn.no_bar()` and `learn.no_logging()` do so for a while.
+    `bar` and `table` switch the moving bar and the epochs' lines; `learn.no_bar()` and `learn.no_logging()` do so for a
+    while.
     """
 
     order = 50
@@ -161,51 +198,60 @@ class ProgressBar(Callback):
     def __init__(self):
         self.bar, self.table = True, True
         self.display: Display | None = None
+        self.next_refresh = 0.0
+        self.begin = {True: 0.0, False: 0.0}  # when the last training stage began, and the last validation
 
     def before_fit(self, learn: Any) -> None:
-        self._open(learn.n_epoch)
+        self._open()
 
     def before_train(self, learn: Any) -> None:
-        self._stage("train", learn)
+        self._begin(learn)
 
     def before_validate(self, learn: Any) -> None:
-        if self.display is None:  # a validation of its own
-            self._open(0)
-            self.alone = True
-        self._stage("valid", learn)
+        if not learn.fitting:  # a validation of its own
+            self._open()
+        self._begin(learn)
 
     def after_batch(self, learn: Any) -> None:
-        if self.display and self.bar and (now := time.perf_counter()) >= self.next_refresh:
-            self.next_refresh = now + REFRESH
-            self.display.update(learn.iter + 1, f"loss {learn.recorder.smooth_loss():.4f}" if learn.training and learn.recorder.sizes else "")
+        if self.bar and self.display and time.perf_counter() >= self.next_refresh:
+            self._refresh(learn, learn.iter + 1)
 
     def after_validate(self, learn: Any) -> None:
-        if self.alone:
+        if not learn.fitting:
             self._close()
 
     after_cancel_validate = after_validate
 
     def after_epoch(self, learn: Any) -> None:
-        rows = learn.recorder.rows
-        if self.table and self.display and rows and learn.recorder in learn.cbs:
-            self.display.row(list(rows[-1]), [format_value(name, value) for name, value in rows[-1].items()])
+        if self.table and self.display and learn.recorder in learn.cbs and learn.recorder.rows:
+            row = learn.recorder.rows[-1]
+            self.display.row(list(row), [format_value(name, value) for name, value in row.items()])
 
     def after_fit(self, learn: Any) -> None:
         self._close()
 
     after_cancel_fit = after_fit
 
-    def _open(self, n_epoch: int) -> None:
-        self.display = _display() if self.bar else PlainDisplay()
-        self.alone, self.next_refresh = False, time.perf_counter() + REFRESH
-        if self.bar or self.table:
-            self.display.start(n_epoch)
+    def _open(self) -> None:
+        self.display = _richest_display() if self.bar else PlainDisplay()
+        self.next_refresh = 0.0
 
-    def _stage(self, name: str, learn: Any) -> None:
-        if self.bar and self.display:
-            self.display.stage(name, learn.n_iter)
+    def _begin(self, learn: Any) -> None:
+        self.begin[learn.training] = now = time.perf_counter()
+        if self.bar and self.display and now >= self.next_refresh:
+            self._refresh(learn, 0)
+
+    def _refresh(self, learn: Any, done: int) -> None:
+        now = time.perf_counter()
+        self.next_refresh = now + REFRESH
+        n_epoch, stage = learn.n_epoch if learn.fitting else 0, "train" if learn.training else "valid"
+        with_loss = learn.training and done and learn.recorder in learn.cbs
+        comment = f"loss {learn.recorder.smooth_loss():.4f}" if with_loss else ""
+        seconds = now - self.begin[learn.training]
+        if self.display:
+            self.display.update(Progress(learn.epoch, n_epoch, stage, done, learn.n_iter, seconds, comment))
 
     def _close(self) -> None:
-        if self.display and (self.bar or self.table):
+        if self.display:
             self.display.close()
-        self.display, self.alone = None, False
+        self.display = None

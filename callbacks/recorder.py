@@ -1,4 +1,4 @@
-"""What happened in training: losses and hyper-parameters of every step, a row of results for every epoch, and their plots."""
+"""What happened in training: losses and hyper-parameters of every step, results of every epoch, and their plots."""
 
 import time
 from typing import Any
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from .core import Callback
 from .lr_find import LRFinder
-from .schedule import get_hyper
 
 __all__ = ["Recorder"]
 
@@ -17,8 +16,9 @@ __all__ = ["Recorder"]
 class Recorder(Callback):
     """Records every training step and epoch, over all fits of the learner.
 
-    `losses, lrs, moms` hold a number per step; `history` is a DataFrame with a row per epoch: `epoch, train_loss` (averaged by
-    sample), `valid_loss`, the metrics, `time` in seconds. Losses stay on the device until somebody reads them.
+    `losses, lrs, moms, sizes` hold a number per step: the loss, learning rate and momentum of the last parameter group,
+    samples. `history` is a DataFrame with a row per epoch: `epoch, train_loss` (averaged by sample), `valid_loss`, the
+    metrics, `time` in seconds. Losses stay on the device until somebody reads them.
     """
 
     order = -10
@@ -30,17 +30,14 @@ class Recorder(Callback):
         self.sizes: list[int] = []
         self.epoch_ends: list[int] = []  # the number of steps done at the end of each epoch
         self.lr_finder: LRFinder | None = None
+        self.start, self.first_step = time.perf_counter(), 0  # of the epoch
         self._losses: list[float] = []
         self._pending: list[Tensor] = []
 
     # ---- recording
 
-    def before_fit(self, learn: Any) -> None:
-        self._mom = next((key for key in ("betas", "momentum") if key in learn.opt.param_groups[0]), None)
-
     def before_epoch(self, learn: Any) -> None:
         self.start, self.first_step = time.perf_counter(), len(self.lrs)
-        learn.results = {}
 
     def after_loss(self, learn: Any) -> None:
         if learn.training:
@@ -61,42 +58,46 @@ class Recorder(Callback):
     def losses(self) -> list[float]:
         """The training loss of every step."""
         if self._pending:
-            self._losses += torch.stack(self._pending).float().tolist()
+            self._losses += torch.stack(self._pending).flatten().tolist()
             self._pending.clear()
         return self._losses
 
     def mean_loss(self, first_step: int) -> float:
         """The training loss since a step, averaged by sample; NaN where there was no step."""
         losses, sizes = self.losses[first_step:], self.sizes[first_step:]
-        return sum(loss * n for loss, n in zip(losses, sizes, strict=True)) / sum(sizes) if sizes else float("nan")
+        total = sum(loss * n for loss, n in zip(losses, sizes, strict=True))
+        return total / sum(sizes) if sizes else float("nan")
 
     def smooth_loss(self, beta: float = 0.98, window: int = 200) -> float:
-        """The exponentially weighted average of the last training losses, without the bias towards 0 at the start."""
-        recent = self.losses[self.first_step :][-window:]
-        weights = [beta ** (len(recent) - 1 - i) for i in range(len(recent))]
-        return sum(w * loss for w, loss in zip(weights, recent, strict=True)) / sum(weights) if recent else float("nan")
+        """This epoch's training loss, exponentially weighted without the bias towards 0 at the start; NaN at first."""
+        recent = self.losses[max(self.first_step, len(self.losses) - window) :]
+        weights = [beta**age for age in reversed(range(len(recent)))]
+        total = sum(w * loss for w, loss in zip(weights, recent, strict=True))
+        return total / sum(weights) if recent else float("nan")
 
     @property
     def history(self) -> pd.DataFrame:
         """A row per epoch: `epoch, train_loss, valid_loss`, metrics, `time` in seconds."""
         rows = pd.DataFrame(self.rows, columns=None if self.rows else ["epoch", "train_loss", "valid_loss", "time"])
-        return rows[[*(c for c in rows.columns if c != "time"), "time"]]
+        return rows.reindex(columns=[*(c for c in rows.columns if c != "time"), "time"])
 
     # ---- plots
 
     def plot_losses(self, skip_start: int = 5, with_valid: bool = True) -> None:
-        """The training loss by step, without the first `skip_start` steps, and the validation loss at the end of each epoch."""
+        """The training loss by step, but for the first `skip_start`, and the validation loss at each epoch's end."""
         from matplotlib import pyplot as plt
 
         _, ax = plt.subplots(layout="constrained")
-        steps = range(skip_start, len(self.losses))
-        ax.plot(steps, self.losses[skip_start:], label="train", alpha=0.35 if len(steps) > 50 else 1, color="tab:blue")
-        if len(steps) > 50:
-            smooth = pd.Series(self.losses).ewm(alpha=0.05).mean()
+        losses, history = self.losses, self.history
+        steps = range(skip_start, len(losses))
+        many = len(steps) > 50
+        ax.plot(steps, losses[skip_start:], label="train", alpha=0.35 if many else 1, color="tab:blue")
+        if many:
+            smooth = pd.Series(losses).ewm(alpha=0.05).mean()
             ax.plot(steps, smooth[skip_start:], label="train, smoothed", color="tab:blue")
-        if with_valid and "valid_loss" in self.history:
+        if with_valid and "valid_loss" in history:
             ends = [end - 1 for end in self.epoch_ends]
-            ax.plot(ends, self.history["valid_loss"], "o-", label="valid", color="tab:orange")
+            ax.plot(ends, history["valid_loss"], "o-", label="valid", color="tab:orange")
         ax.set(xlabel="step", ylabel="loss")
         ax.legend()
 
@@ -110,16 +111,18 @@ class Recorder(Callback):
             ax.set(xlabel="step", ylabel=name)
 
     def plot_metrics(self) -> None:
-        """Each metric, and both losses, by epoch."""
-        history = self.history.drop(columns="time")
-        names = ["loss", *(c for c in history.columns if c not in ("epoch", "train_loss", "valid_loss"))]
+        """Both losses, and each metric, by epoch."""
         from matplotlib import pyplot as plt
 
-        _, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.2), squeeze=False, layout="constrained")
-        for ax, name in zip(axes[0], names, strict=True):
-            for column in [c for c in ("train_loss", "valid_loss") if c in history] if name == "loss" else [name]:
+        history = self.history
+        losses = [c for c in ("train_loss", "valid_loss") if c in history]
+        metrics = [c for c in history if c not in ("epoch", "time", *losses)]
+        width = 1 + len(metrics)
+        _, axes = plt.subplots(1, width, figsize=(4 * width, 3.2), squeeze=False, layout="constrained")
+        for ax, columns in zip(axes[0], [losses, *([metric] for metric in metrics)], strict=True):
+            for column in columns:
                 ax.plot(history["epoch"], history[column], "o-", label=column)
-            ax.set(xlabel="epoch", title=name)
+            ax.set(xlabel="epoch", title="loss" if columns is losses else columns[0])
             ax.xaxis.get_major_locator().set_params(integer=True)
         axes[0][0].legend()
 

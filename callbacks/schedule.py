@@ -2,19 +2,24 @@
 
     cycle = combined_cos(0.25, 1e-4, 1e-3, 1e-8)
     learn.fit(5, cbs=ParamScheduler({"lr": cycle}))
+
+A schedule is any such function; those made here print themselves and can be pickled.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
-from torch.optim import Optimizer
+from torch.optim import Optimizer, RMSprop
 
 from .core import Callback
 
-__all__ = ["ParamScheduler", "Schedule", "combine_scheds", "combined_cos", "get_hyper", "sched_cos", "sched_exp", "sched_lin",
-           "sched_no", "sched_poly", "set_hyper"]  # fmt: skip
+__all__ = ["ParamScheduler", "Schedule", "combine_scheds", "combined_cos", "has_momentum", "sched_cos", "sched_exp",
+           "sched_lin", "sched_no", "sched_poly", "set_hyper"]  # fmt: skip
 
 Schedule = Callable[[float], float]
 
@@ -47,6 +52,10 @@ def _exp(start: float, end: float, pct: float) -> float:
     return start * (end / start) ** pct
 
 
+def _poly(start: float, end: float, pct: float, power: float) -> float:
+    return start + (end - start) * pct**power
+
+
 def sched_no(start: float, end: float) -> Schedule:
     """Constant at `start`."""
     return _Anneal(_no, start, end)
@@ -65,58 +74,67 @@ def sched_cos(start: float, end: float) -> Schedule:
 def sched_exp(start: float, end: float) -> Schedule:
     """Geometric from `start` to `end`, both of the same sign and not 0. Raises ValueError otherwise."""
     if start * end <= 0:
-        raise ValueError(f"sched_exp({start}, {end}): a geometric schedule needs two values of the same sign, neither of them 0.")
+        raise ValueError(f"sched_exp({start}, {end}): it needs two values of the same sign, neither of them 0.")
     return _Anneal(_exp, start, end)
 
 
 def sched_poly(start: float, end: float, power: float) -> Schedule:
     """`start + (end - start) · pct ** power`."""
-    return _Anneal(lambda a, b, pct: a + (b - a) * pct**power, start, end)
+    return _Anneal(partial(_poly, power=power), start, end)
+
+
+@dataclass(frozen=True)
+class _Combined:
+    """Each of `scheds` from its start on, for its share of the whole."""
+
+    starts: list[float]
+    shares: list[float]
+    scheds: list[Schedule]
+
+    def __call__(self, pct: float) -> float:
+        i = max(0, bisect_right(self.starts, pct) - 1)
+        return self.scheds[i](min(1.0, max(0.0, (pct - self.starts[i]) / self.shares[i])))
 
 
 def combine_scheds(pcts: Sequence[float], scheds: Sequence[Schedule]) -> Schedule:
-    """`scheds` one after the other, each for its share of `pcts` (which sum to 1) and seeing its own progress from 0 to 1."""
+    """`scheds` one after the other, each for its share of `pcts` and seeing its own progress from 0 to 1.
+
+    Raises ValueError unless there is a share for each, none is negative, and they sum to 1.
+    """
     if len(pcts) != len(scheds) or min(pcts, default=-1) < 0 or not math.isclose(sum(pcts), 1, abs_tol=1e-6):
-        raise ValueError(f"combine_scheds needs a share for each schedule, none negative, 1 in all; got {list(pcts)} for {len(scheds)}.")
-    starts = [sum(pcts[:i]) for i in range(len(pcts))]
-
-    def combined(pct: float) -> float:
-        part = max(i for i, start in enumerate(starts) if (pct >= start and pcts[i] > 0) or i == 0)
-        inside = (pct - starts[part]) / pcts[part] if pcts[part] else 1.0
-        return scheds[part](min(max(inside, 0.0), 1.0))
-
-    return combined
+        raise ValueError(
+            f"combine_scheds needs a share for each of {len(scheds)} schedules, none negative, 1 in all: {list(pcts)}."
+        )
+    parts = [part for part in zip(accumulate(pcts, initial=0.0), pcts, scheds, strict=False) if part[1] > 0]
+    return _Combined(*map(list, zip(*parts, strict=True)))
 
 
 def combined_cos(pct: float, start: float, middle: float, end: float) -> Schedule:
     """Cosine from `start` to `middle` over the first `pct`, then cosine to `end`: the one-cycle shape."""
+    if not 0 <= pct <= 1:
+        raise ValueError(f"pct={pct}: the share of the first part is between 0 and 1.")
     return combine_scheds([pct, 1 - pct], [sched_cos(start, middle), sched_cos(middle, end)])
 
 
 def set_hyper(opt: Optimizer, name: str, values: Sequence[float]) -> None:
     """Set a hyper-parameter of `opt`, one value for each layer group (a single one serves all).
 
-    `name` is 'lr', 'mom' (momentum, or betas[0]), 'wd' (weight decay; groups without decay stay so), 'beta2', or any key of
-    the optimizer's parameter groups. Raises KeyError for a name that the optimizer does not have.
+    `name` is 'lr', 'mom' (momentum, or betas[0]), 'beta2', 'wd' (weight decay; groups without decay stay so), or any
+    key of the optimizer's parameter groups. Raises KeyError for a name that the optimizer does not have.
     """
+    key = _key(opt, name)
     for group in opt.param_groups:
         value = values[group.get("layer_group", 0)] if len(values) > 1 else values[0]
-        key = _key(name, group)
-        if key == "betas":
+        if key == "betas" and name != "betas":
             first, second = group["betas"]
             group["betas"] = (value, second) if name == "mom" else (first, value)
         elif name != "wd" or group.get("decay", True):
             group[key] = value
 
 
-def get_hyper(opt: Optimizer, name: str) -> float:
-    """A hyper-parameter of the last parameter group; names as in `set_hyper`."""
-    group = opt.param_groups[-1]
-    key = _key(name, group)
-    return group["betas"][0 if name == "mom" else 1] if key == "betas" else group[key]
-
-
-def _key(name: str, group: dict[str, Any]) -> str:
+def _key(opt: Optimizer, name: str) -> str:
+    """The key of the parameter groups that holds `name`."""
+    group = opt.param_groups[0]
     if name == "lr":
         return name
     if name in ("mom", "beta2") and "betas" in group:
@@ -124,23 +142,40 @@ def _key(name: str, group: dict[str, Any]) -> str:
     key = {"mom": "momentum", "wd": "weight_decay"}.get(name, name)
     if key not in group:
         known = [k for k in group if k not in ("params", "layer_group", "decay")]
-        raise KeyError(f"this optimizer has no {name!r}: its hyper-parameters are {known}")
+        raise KeyError(f"{type(opt).__name__} has no {name!r}: its hyper-parameters are {', '.join(known)}")
     return key
 
 
+def has_momentum(opt: Optimizer) -> bool:
+    """Whether 'mom' can be scheduled. RMSprop cannot start with a momentum once it has stepped without."""
+    group = opt.param_groups[0]
+    return "betas" in group or (group.get("momentum", 0) > 0 if isinstance(opt, RMSprop) else "momentum" in group)
+
+
+def _as_list(scheds: Schedule | Sequence[Schedule]) -> list[Schedule]:
+    return [scheds] if callable(scheds) else list(scheds)
+
+
 class ParamScheduler(Callback):
-    """Set hyper-parameters before each batch from the share of the fit that is done; but for 'lr', put them back after it.
+    """Set hyper-parameters before each batch from the share of the fit that is done; but for 'lr', put them back after.
 
     `scheds` maps a hyper-parameter's name (see `set_hyper`) to a schedule, or to a list with one for each layer group.
     """
 
     order = -20
 
-    def __init__(self, scheds: dict[str, Schedule | Sequence[Schedule]]):
-        self.scheds = {name: list(s) if isinstance(s, (list, tuple)) else [s] for name, s in scheds.items()}
+    def __init__(self, scheds: Mapping[str, Schedule | Sequence[Schedule]]):
+        self.scheds: dict[str, list[Schedule]] = {name: _as_list(value) for name, value in scheds.items()}
+        self.before: list[dict[str, Any]] = []  # what to put back: the keys that change, of each parameter group
 
     def before_fit(self, learn: Any) -> None:
-        self.before = {name: get_hyper(learn.opt, name) for name in self.scheds if name != "lr"}
+        groups = learn.opt.param_groups
+        n_groups = 1 + max(group.get("layer_group", 0) for group in groups)
+        for name, scheds in self.scheds.items():
+            if len(scheds) not in (1, n_groups):
+                raise ValueError(f"{len(scheds)} schedules of {name!r} for {n_groups} layer groups: give one for each.")
+        keys = [_key(learn.opt, name) for name in self.scheds if name != "lr"]
+        self.before = [{key: group[key] for key in keys} for group in groups]
 
     def before_batch(self, learn: Any) -> None:
         if learn.training:
@@ -148,7 +183,8 @@ class ParamScheduler(Callback):
                 set_hyper(learn.opt, name, [sched(learn.pct_train) for sched in scheds])
 
     def after_fit(self, learn: Any) -> None:
-        for name, value in self.before.items():
-            set_hyper(learn.opt, name, [value])
+        for group, values in zip(learn.opt.param_groups, self.before, strict=False):
+            group.update(values)
+        self.before = []
 
     after_cancel_fit = after_fit

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import default_collate
+from torch.utils.data import TensorDataset, default_collate
 
 from .dataset import Collated, Draw
 from .randomness import Randomness, kept_generators, seed_generators
@@ -15,7 +15,8 @@ __all__ = ["ForeignDataset"]
 class ForeignDataset(torch.utils.data.Dataset):
     """Any map-style dataset, keyed by draws; while an item is read, the global generators follow from its draw.
 
-    A dataset with `__getitems__` reads a batch at once, and the generators follow from its first item.
+    A dataset with `__getitems__` reads a batch at once, and the generators follow from its first item. Of a
+    `TensorDataset`, where nothing is random, the tensors are indexed once a batch.
     """
 
     def __init__(self, dataset: Any, seed: int):
@@ -27,12 +28,21 @@ class ForeignDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> Any:
         return self.dataset[index]
 
-    def __getitems__(self, draws: Sequence[Draw]) -> tuple[Sequence[Draw], list]:
+    def __getitems__(self, draws: Sequence[Draw]) -> Collated:
+        """The items as one batch, collated as torch does by default."""
+        indices = [draw.index for draw in draws]
+        if isinstance(self.dataset, TensorDataset):
+            values = list(self.dataset[indices])
+        else:
+            values = default_collate(self._samples(draws, indices))
+        return Collated(values, indices, draws[0].epoch)
+
+    def _samples(self, draws: Sequence[Draw], indices: list[int]) -> list:
         with kept_generators():
             if not hasattr(self.dataset, "__getitems__"):
-                return draws, [self._read(draw) for draw in draws]
+                return [self._read(draw) for draw in draws]
             self._seed(draws[0])
-            return draws, self.dataset.__getitems__([draw.index for draw in draws])
+            return self.dataset.__getitems__(indices)
 
     def _read(self, draw: Draw) -> Any:
         self._seed(draw)
@@ -41,6 +51,6 @@ class ForeignDataset(torch.utils.data.Dataset):
     def _seed(self, draw: Draw) -> None:
         seed_generators(Randomness(self.seed, draw.epoch, [draw.index]).first)
 
-    def collate(self, read: tuple[Sequence[Draw], list]) -> Collated:
-        draws, samples = read
-        return Collated(default_collate(samples), [draw.index for draw in draws], draws[0].epoch)
+    def collate(self, batch: Collated) -> Collated:
+        """The batch as `__getitems__` gave it."""
+        return batch

@@ -130,13 +130,18 @@ def _fields(obj: Any) -> dict[str, Any] | None:
 
 
 def _v2_fields(transform: v2.Transform) -> dict[str, Any] | None:
-    """A v2 transform's arguments, read from its attributes of the same names; None where it keeps no such record."""
+    """A v2 transform's arguments, read from its attributes of the same names; None where these do not make it again."""
     if getattr(v2, type(transform).__name__, None) is not type(transform):
         return None
     arguments = inspect.signature(type(transform)).parameters.values()
     if not all(hasattr(transform, a.name) and a.kind is not a.VAR_POSITIONAL for a in arguments):
         return None
-    return {a.name: getattr(transform, a.name) for a in arguments}
+    fields = {a.name: getattr(transform, a.name) for a in arguments}
+    try:
+        type(transform)(**fields)  # RandomErasing(value="random") remembers None, and does not take it
+    except (TypeError, ValueError):
+        return None
+    return fields
 
 
 def restore(spec: Any, custom: dict[str, Any] | None = None) -> Any:

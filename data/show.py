@@ -19,13 +19,18 @@ def in_notebook() -> bool:
         return False
 
 
-def draw_grid(draws: Sequence[Callable[[Any], None]], n_cols: int | None = None, size: float = 2.4) -> None:
-    """One axes without ticks for each of `draws`, which get it; `size` in inches."""
+def draw_grid(
+    draws: Sequence[Callable[[Any], None]], n_cols: int | None = None, size: float = 2.4, title: str | None = None
+) -> None:
+    """One axes without ticks for each of `draws`, which get it; `size` in inches, `title` above all."""
     from matplotlib import pyplot as plt
 
     n_cols = n_cols or min(len(draws), math.ceil(math.sqrt(len(draws)))) or 1
     n_rows = math.ceil(len(draws) / n_cols) or 1
-    _, axes = plt.subplots(n_rows, n_cols, figsize=(size * n_cols, size * n_rows), squeeze=False, layout="constrained")
+    figsize = (size * n_cols, size * n_rows + (0.3 if title else 0))
+    figure, axes = plt.subplots(n_rows, n_cols, figsize=figsize, squeeze=False, layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=10)
     for ax in axes.flat:
         ax.axis("off")
     for draw, ax in zip(draws, axes.flat, strict=False):
@@ -51,7 +56,8 @@ def show_samples(
         return
     answers = preds if preds is not None else [None] * len(samples)
     pairs = zip(samples, answers, strict=True)
-    draw_grid([lambda ax, s=sample, p=pred: _draw_sample(blocks, s, n_inp, p, ax) for sample, pred in pairs])
+    draws = [lambda ax, s=sample, p=pred: _draw_sample(blocks, s, n_inp, p, ax) for sample, pred in pairs]
+    draw_grid(draws, title=None if preds is None else "target / prediction")
 
 
 def _draw_sample(blocks: Sequence[Block], sample: tuple, n_inp: int, pred: tuple | None, ax: Any) -> None:

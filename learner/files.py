@@ -16,6 +16,9 @@ import torch
 __all__ = ["FileError", "load_file", "save_file"]
 
 
+FOLDER = 0x10  # a bit of a zip entry's attributes
+
+
 class FileError(ValueError):
     """A file that cannot be used: the message says which, why, and what to do."""
 
@@ -45,7 +48,7 @@ def load_file(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(_not_found(path))
-    if not zipfile.is_zipfile(path):
+    if not _is_archive(path):
         raise FileError(
             f"{path} is not a file that torch.save wrote, or its end is missing ({path.stat().st_size:,} bytes): copy "
             "it again, or use the original. It was not opened further, since other formats can run code. (What torch "
@@ -68,11 +71,21 @@ def load_file(path: str | Path) -> Any:
         ) from error
 
 
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # in which older Pythons say that some damages cannot be an archive
+        return False
+
+
 def _check_sums(path: Path) -> None:
     """Raise BadZipFile where bytes have changed: `torch.load` takes them as they are, and a model is silently wrong."""
     with zipfile.ZipFile(path) as archive:
         if changed := archive.testzip():
             raise zipfile.BadZipFile(f"the checksum of {changed} does not fit")
+        for entry in archive.infolist():
+            if entry.external_attr & FOLDER:
+                raise zipfile.BadZipFile(f"{entry.filename} is marked as a folder")  # from which torch reads nothing
 
 
 def _not_found(path: Path) -> str:

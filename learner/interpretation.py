@@ -12,12 +12,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..data.dataset import take
+from ..data.dataset import Dataset, take
 from ..data.loaders import DeviceLoader
 from ..data.show import draw_grid, show_table
 from .loop import as_loader
 
 __all__ = ["ClassificationInterpretation", "Interpretation"]
+
+
+CAPTION = ["prediction", "actual", "loss", "probability"]
 
 
 class Interpretation:
@@ -42,8 +45,6 @@ class Interpretation:
                 "There is no validation set: pass split='train', or dl=data.test_dl(items, with_labels=True)."
             )
         preds, targs, decoded, losses = learn.get_preds(dl=dl, with_loss=True, with_decoded=True)
-        if targs is None:
-            raise ValueError("These items have no labels: pass dl=data.test_dl(items, with_labels=True).")
         return cls(learn, as_loader(dl, data.device), preds, targs, decoded, losses)
 
     def top_losses(self, k: int | None = None, largest: bool = True) -> tuple[Tensor, Tensor]:
@@ -56,7 +57,7 @@ class Interpretation:
         Raises ValueError for data that did not come from a `DataBlock`, or has several targets.
         """
         data = self.learn.data
-        if len(data.targets) != 1 or not hasattr(self.dl.dataset, "items"):
+        if len(data.targets) != 1 or not isinstance(self.dl.dataset, Dataset):
             raise ValueError(
                 "plot_top_losses needs data from a DataBlock with one target: of other data nothing says how an item "
                 "looks. top_losses() gives the positions of the items."
@@ -80,10 +81,11 @@ class Interpretation:
 
         if block.is_picture:
             pairs = zip(inputs, captions, strict=True)
-            draw_grid([lambda ax, v=value, c=caption: draw(ax, v, c) for value, caption in pairs], size=2.8)
+            draws = [lambda ax, v=value, c=caption: draw(ax, v, c) for value, caption in pairs]
+            draw_grid(draws, size=2.8, title=" / ".join(CAPTION))
         else:
             rows = [[block.text(value), *caption] for value, caption in zip(inputs, captions, strict=True)]
-            show_table(pd.DataFrame(rows, columns=["input", "prediction", "actual", "loss", "probability"]))
+            show_table(pd.DataFrame(rows, columns=["input", *CAPTION]))
 
 
 class ClassificationInterpretation(Interpretation):

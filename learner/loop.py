@@ -2,12 +2,11 @@
 
 Every stage is announced to the callbacks before and after, and whatever the stage does can be cancelled by them. What
 happens to one batch is one method per step – `forward, compute_loss, backward, step, zero_grad` – that a subclass may
-override. Nothing here waits for the accelerator.
+override. Nothing here waits for the accelerator, but for one look at the targets when a pass begins.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -31,18 +30,9 @@ CANCEL = {
     "step": core.CancelStep,
 }
 
-Handler = Callable[[Any], None]
-Stage = tuple[tuple[Handler, ...], tuple[Handler, ...], tuple[Handler, ...], type[Exception]]
-
 
 class Loop:
     """Runs a model over data and tells `cbs` about it; `Learner` adds all that a person calls."""
-
-    data: DataBunch
-    model: nn.Module
-    loss_func: Callable
-    opt: Optimizer
-    cbs: list[core.Callback]
 
     # where the loop is: for callbacks to read
     fitting = training = False
@@ -58,10 +48,12 @@ class Loop:
     pred: Any = None
     loss: Any = None
 
-    results: Mapping[str, float] = MappingProxyType({})  # what the last validation gave, by name
-
-    _heard: Mapping[str, tuple[Handler, ...]] = MappingProxyType({})
-    _stages: Mapping[str, Stage] = MappingProxyType({})
+    def __init__(self, data: DataBunch, model: nn.Module, loss_func: Callable):
+        self.data, self.model, self.loss_func = data, model, loss_func
+        self.opt: Any = None
+        self.cbs: list[core.Callback] = []
+        self.results: dict[str, float] = {}  # what the last validation gave, by name
+        self._resolve_handlers()
 
     @property
     def bs(self) -> int:
@@ -74,14 +66,14 @@ class Loop:
         if self.fitting:
             raise RuntimeError("fit was called within a fit. A callback may call validate or get_preds, but not train.")
         self.n_epoch, self.epoch, self.train_iter, self.fitting = n_epoch, 0, 0, True
-        self.zero_grad()  # an interrupted fit may have left gradients
-        self._begin(self.data.train_dl, training=True)
-        self._resolve_handlers()
         try:
+            self._resolve_handlers()
+            self._begin(self.data.train_dl, training=True)
+            self.zero_grad()  # an interrupted fit may have left gradients
             self._run("fit", self._fit)
         finally:
             self.fitting = False
-            self.xb, self.yb, self.pred, self.loss = (), (), None, None  # and the memory that they hold
+            self.dl, self.xb, self.yb, self.pred, self.loss = (), (), (), None, None  # and the memory that they hold
 
     def run_validation(self, dl: DeviceLoader) -> dict[str, float]:
         """One pass over `dl` without gradients, announced as a validation; its results. It may interrupt a fit."""
@@ -99,7 +91,8 @@ class Loop:
             return self.pred
 
     def _fit(self) -> None:
-        for self.epoch in range(self.n_epoch):
+        for epoch in range(self.n_epoch):
+            self.epoch = epoch
             self._begin(self.data.train_dl, training=True)
             self._run("epoch", self._epoch)
 
@@ -128,15 +121,16 @@ class Loop:
         self.model.train(training)
 
     def _all_batches(self) -> None:
-        n_inp, total = self.data.n_inp, self.n_epoch * (self.n_iter or 0)
+        n_inp, n_iter = self.data.n_inp, self.n_iter
         with torch.set_grad_enabled(self.training):
-            for self.iter, batch in enumerate(self.dl):
+            for number, batch in enumerate(self.dl):
+                self.iter = number
                 self.xb, self.yb = split_batch(batch, n_inp)
                 self._run("batch", self._batch)
                 if self.training:
                     self.train_iter += 1
-                    if total:
-                        self.pct_train = (self.epoch * self.n_iter + self.iter + 1) / total
+                    if n_iter:  # and no more than 1, for a loader that understates its length
+                        self.pct_train = min(1.0, (self.epoch * n_iter + number + 1) / (self.n_epoch * n_iter))
 
     def _batch(self) -> None:
         self.pred = self.forward()
@@ -161,7 +155,10 @@ class Loop:
         }
 
     def _run(self, stage: str, work: Callable[[], None]) -> bool:
-        """Event, work, event; a stage that ends early – cancelled, interrupted, failed – says so first. Did it not?"""
+        """Event, work, event; a stage that ends early – cancelled, interrupted, failed – says so first.
+
+        Returns whether the work was done to its end.
+        """
         before, after, after_cancel, cancel = self._stages[stage]
         complete = False
         try:
@@ -198,8 +195,24 @@ class Loop:
         return self.model(**self.xb) if isinstance(self.xb, dict) else self.model(*self.xb)
 
     def compute_loss(self) -> Any:
-        """The loss of `self.pred` against `self.yb`, a scalar tensor."""
-        return self.loss_func(self.pred, *self.yb)
+        """`loss_func(pred, *yb)`, a scalar tensor; the first of each pass is checked, and a failure is explained."""
+        if self.iter == 0:
+            self._check_targets()
+        try:
+            loss = self.loss_func(self.pred, *self.yb)
+        except (IndexError, RuntimeError, TypeError, ValueError):
+            self._check_targets()
+            raise
+        if self.iter == 0 and self.training:
+            _check_loss(loss)
+        return loss
+
+    def _check_targets(self) -> None:
+        """Raise ValueError where the batch has no targets, or ones that do not fit the loss."""
+        if not self.yb:
+            raise ValueError("The batch has no target to compare with: a training loader yields (inputs, targets).")
+        if check := getattr(self.loss_func, "check", None):
+            check(self.pred, *self.yb)
 
     def backward(self) -> None:
         self.loss.backward()
@@ -214,6 +227,15 @@ class Loop:
         for group in self.opt.param_groups:
             for param in group["params"]:
                 param.grad = None
+
+
+def _check_loss(loss: Any) -> None:
+    """Raise ValueError for a loss that cannot be trained with."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"loss_func returned {what}, not one number: average it, as reduction='mean' does.")
+    if not loss.requires_grad:
+        raise ValueError("The loss does not depend on any parameter that trains: is it computed from the predictions?")
 
 
 PLACE = ("dl", "training", "iter", "n_iter", "pct_train", "xb", "yb", "pred", "loss", "results", "_heard", "_stages")

@@ -1,19 +1,21 @@
-"""Optimizers: `torch.optim`'s, with layer groups, a weight decay policy, and the fused implementation where there is one."""
+"""Optimizers: `torch.optim`'s, with layer groups and a weight decay policy, fused where torch can."""
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.optim import SGD, AdamW, Optimizer
 
 from ..callbacks.schedule import set_hyper
 
-__all__ = ["SGD", "AdamW", "batchnorm_params", "create_optimizer", "layer_groups", "no_decay_params", "per_group", "trainable_params"]
+__all__ = ["SGD", "AdamW", "batchnorm_params", "create_optimizer", "layer_groups", "no_decay_params", "per_group",
+           "trainable_params"]  # fmt: skip
 
-NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
+NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []))
 
 
 def trainable_params(model: nn.Module) -> list[nn.Parameter]:
@@ -24,14 +26,24 @@ def trainable_params(model: nn.Module) -> list[nn.Parameter]:
 def layer_groups(splitter: Callable, model: nn.Module) -> list[list[nn.Parameter]]:
     """What `splitter(model)` returns as a list of groups: it may give one list of parameters, or several.
 
-    Raises ValueError where a parameter is in two groups.
+    Raises TypeError where it gives anything but parameters, ValueError where a parameter is in two groups.
     """
-    found = list(splitter(model))
-    groups = [found] if all(isinstance(p, nn.Parameter) for p in found) else [list(group) for group in found]
+    name, found = getattr(splitter, "__name__", splitter), list(splitter(model))
+    groups = [found] if all(isinstance(p, nn.Parameter) for p in found) else [_parameters(g, name) for g in found]
     ids = [id(p) for group in groups for p in group]
-    if len(ids) != len(set(ids)):
-        raise ValueError(f"{getattr(splitter, '__name__', splitter)} puts {len(ids) - len(set(ids))} parameters into two groups.")
+    if twice := len(ids) - len(set(ids)):
+        raise ValueError(f"splitter {name} puts {twice} parameters into two groups.")
     return groups
+
+
+def _parameters(group: Any, name: Any) -> list[nn.Parameter]:
+    params = list(group) if isinstance(group, (list, tuple)) or hasattr(group, "__next__") else [group]
+    if wrong := [type(p).__name__ for p in params if not isinstance(p, nn.Parameter)]:
+        raise TypeError(
+            f"splitter {name} returned {wrong[0]} where a list of parameters was expected: return one list for each "
+            "layer group, [list(model.body.parameters()), list(model.head.parameters())]."
+        )
+    return params
 
 
 def batchnorm_params(model: nn.Module) -> set[int]:
@@ -46,16 +58,16 @@ def no_decay_params(model: nn.Module) -> set[int]:
 
 
 def per_group(value: Any, n_groups: int, name: str = "lr") -> list[float]:
-    """`value` for each layer group: a number for all, a list with one each, `slice(lo, hi)` evenly in log space, or
-    `slice(hi)`: `hi` for the last group and a tenth of it for the others.
+    """`value` for each layer group: a number for all, or a list with one each.
 
-    Raises ValueError for a slice where there is one group, and for a list of another length.
+    `slice(lo, hi)` is spread evenly in log space; `slice(hi)` is `hi` for the last group and a tenth of it for the
+    others. Raises ValueError for a slice where there is one group, and for a list of another length.
     """
     if isinstance(value, slice):
         if n_groups == 1:
             raise ValueError(
-                f"{name}={value} spreads over layer groups, and this model has one: pass a single number, or give the Learner a "
-                "splitter that returns several lists of parameters."
+                f"{name}={value} spreads over layer groups, and this model has one: pass a single number, or give the "
+                "Learner a splitter that returns several lists of parameters."
             )
         if value.start is None:
             return [value.stop / 10] * (n_groups - 1) + [value.stop]
@@ -63,21 +75,17 @@ def per_group(value: Any, n_groups: int, name: str = "lr") -> list[float]:
     if not hasattr(value, "__len__"):
         return [float(value)] * n_groups
     if len(value) != n_groups:
-        raise ValueError(f"{name} has {len(value)} values for {n_groups} layer groups: pass one for each, a slice, or a single number.")
+        raise ValueError(f"{name} has {len(value)} values for {n_groups} layer groups: pass one for each, or a slice.")
     return [float(v) for v in value]
 
 
-def create_optimizer(opt_func: Callable, groups: Sequence[Sequence[nn.Parameter]], lrs: Sequence[float], no_decay: set[int]) -> Optimizer:
+def create_optimizer(opt_func: Callable, groups: Sequence[Sequence[nn.Parameter]], lrs: Sequence[float],
+                     no_decay: set[int]) -> Optimizer:  # fmt: skip
     """An optimizer over layer groups: `opt_func` is a `torch.optim` class or `(params, lr) -> Optimizer`.
 
-    Each of its parameter groups knows its `layer_group` and whether weight decay applies (`decay`): parameters whose id is in
-    `no_decay` get none. Raises ValueError where no parameter requires gradients.
+    Each of its parameter groups knows its `layer_group` and whether weight decay applies (`decay`): parameters whose id
+    is in `no_decay` get none. Raises TypeError where `opt_func` gives anything but an optimizer.
     """
-    if not any(p.requires_grad for group in groups for p in group):
-        raise ValueError(
-            "There is nothing to train: the model has no parameter that requires gradients. Is everything frozen? learn.unfreeze() "
-            "thaws it."
-        )
     parts = [
         {"params": params, "layer_group": i, "decay": decay}
         for i, group in enumerate(groups)
@@ -85,6 +93,8 @@ def create_optimizer(opt_func: Callable, groups: Sequence[Sequence[nn.Parameter]
         if (params := [p for p in group if (id(p) not in no_decay) == decay])
     ]
     opt = _construct(opt_func, parts, lrs[-1])
+    if not isinstance(opt, Optimizer):
+        raise TypeError(f"opt_func(params, lr=…) returned {type(opt).__name__}, not a torch.optim.Optimizer.")
     set_hyper(opt, "lr", lrs)
     for part in opt.param_groups:
         if not part["decay"] and "weight_decay" in part:
@@ -92,14 +102,20 @@ def create_optimizer(opt_func: Callable, groups: Sequence[Sequence[nn.Parameter]
     return opt
 
 
-def _construct(opt_func: Callable, parts: list[dict], lr: float) -> Optimizer:
-    """Fused where this class and these parameters' device support it; else torch's own choice (foreach on accelerators)."""
-    if isinstance(opt_func, type) and "fused" in inspect.signature(opt_func).parameters:
+def _construct(opt_func: Callable, parts: list[dict], lr: float) -> Any:
+    """Fused where the class and these parameters' device support it, else as torch does without being asked."""
+    if _can_be_fused(opt_func):
         try:
             return opt_func(parts, lr=lr, fused=True)
-        except RuntimeError:  # torch's word for: not for these parameters
-            return opt_func(parts, lr=lr)
-    opt = opt_func(parts, lr=lr)
-    if not isinstance(opt, torch.optim.Optimizer):
-        raise TypeError(f"opt_func returned {type(opt).__name__}, not a torch.optim.Optimizer: it is called as opt_func(params, lr=…).")
-    return opt
+        except RuntimeError:  # torch's word for: not with these parameters, or not with the other options
+            pass
+    return opt_func(parts, lr=lr)
+
+
+def _can_be_fused(opt_func: Callable) -> bool:
+    """Whether it is a class, or a partial of one, that may be asked for its fused implementation."""
+    while isinstance(opt_func, partial):
+        if "fused" in opt_func.keywords:
+            return False
+        opt_func = opt_func.func
+    return isinstance(opt_func, type) and "fused" in inspect.signature(opt_func).parameters

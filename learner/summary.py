@@ -1,6 +1,7 @@
 """The table of a model's layers."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,9 +11,13 @@ from ..data.batch import split_batch
 
 __all__ = ["Summary", "summarize"]
 
+HEADER = ["layer", "output", "parameters", "trains"]
+
 
 class Summary(str):
     """A text that shows itself with its line breaks in a notebook."""
+
+    __slots__ = ()
 
     def __repr__(self) -> str:
         return str(self)
@@ -21,56 +26,80 @@ class Summary(str):
 def summarize(learn: Any) -> Summary:
     """See `Learner.summary`: runs one batch through the model without training it."""
     xb, _ = split_batch(learn.data.one_batch(), learn.data.n_inp)
-    rows = list(_layers(learn.model.to(learn.data.device), xb))
-    total = sum(p.numel() for p in learn.model.parameters())
-    trainable = sum(p.numel() for p in learn.model.parameters() if p.requires_grad)
-    widths = [max(len(row[k]) for row in [HEADER, *rows]) for k in range(len(HEADER))]
-    lines = [_line(row, widths) for row in (HEADER, ["-" * w for w in widths], *rows)]
-    return Summary(
-        "\n".join(
-            [
-                f"{type(learn.model).__name__} ({_shapes(xb)})",
-                *lines,
-                "",
-                f"Parameters: {total:,}, trainable {trainable:,}, frozen {total - trainable:,}, in {len(learn.groups)} layer group(s)",
-                f"Loss:       {learn.loss_func}",
-                f"Optimizer:  {getattr(learn.opt_func, '__name__', learn.opt_func)}",
-                f"Callbacks:  {', '.join(map(repr, learn.cbs))}",
-            ]
-        )
-    )
+    model = learn.model.to(learn.data.device)
+    shapes = _output_shapes(model, xb)
+    rows = [_row(name, module, shapes.get(name, "not used")) for name, module in _layers(model)]
+    widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
+    total, trainable = _count(model.parameters()), _count(p for p in model.parameters() if p.requires_grad)
+    lines = [
+        f"{type(model).__name__} ({_shape(xb)})",
+        *(_line(row, widths) for row in (HEADER, ["-" * width for width in widths], *rows)),
+        "",
+        f"Parameters: {total:,}, trainable {trainable:,}, frozen {total - trainable:,}",
+        f"Layer groups: {len(learn.groups)}",
+        f"Loss: {learn.loss_func}",
+        f"Optimizer: {getattr(learn.opt_func, '__name__', learn.opt_func)}",
+        f"Callbacks: {', '.join(map(repr, learn.cbs))}",
+    ]
+    return Summary("\n".join(lines))
 
 
-HEADER = ["layer", "output", "parameters", "trains"]
+def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules without children, by name."""
+    return ((name, module) for name, module in model.named_modules() if not list(module.children()))
+
+
+def _output_shapes(model: nn.Module, xb: tuple | dict) -> dict[str, str]:
+    """The shape of what each layer returns, the first time that it is called."""
+    shapes: dict[str, str] = {}
+
+    def note(name: str):
+        return lambda module, inputs, output: shapes.setdefault(name, _shape(output)) and None
+
+    hooks = [module.register_forward_hook(note(name)) for name, module in _layers(model)]
+    try:
+        with _evaluating(model), torch.no_grad():
+            model(**xb) if isinstance(xb, dict) else model(*xb)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, was_training in training.items():
+            module.training = was_training
+
+
+def _row(name: str, layer: nn.Module, shape: str) -> list[str]:
+    kind = type(layer).__name__
+    return [f"{name}: {kind}" if name else kind, shape, f"{_count(layer.parameters()):,}", _trains(layer)]
+
+
+def _trains(layer: nn.Module) -> str:
+    """Which of its parameters train, in a word; nothing where it has none."""
+    trains = {p.requires_grad for p in layer.parameters()}
+    return "in part" if len(trains) == 2 else "yes" if True in trains else "no" if trains else ""
+
+
+def _count(params: Any) -> int:
+    return sum(p.numel() for p in params)
 
 
 def _line(row: list[str], widths: list[int]) -> str:
     return f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip()
 
 
-def _layers(model: nn.Module, xb: tuple | dict) -> Iterator[list[str]]:
-    """Name and type, output shape, parameters, and whether they train, of each module without children."""
-    leaves = {name: m for name, m in model.named_modules() if not list(m.children())}
-    shapes: dict[str, str] = {}
-    hooks = [m.register_forward_hook(lambda _, __, out, name=name: shapes.setdefault(name, _shapes(out))) for name, m in leaves.items()]
-    training = model.training
-    try:
-        model.eval()
-        with torch.no_grad():
-            model(**xb) if isinstance(xb, dict) else model(*xb)
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    for name, m in leaves.items():
-        params = list(m.parameters())
-        trains = "" if not params else "yes" if all(p.requires_grad for p in params) else "no" if not any(p.requires_grad for p in params) else "in part"
-        yield [f"{name}: {type(m).__name__}" if name else type(m).__name__, shapes.get(name, "not used"), f"{sum(p.numel() for p in params):,}", trains]
-
-
-def _shapes(value: Any) -> str:
+def _shape(value: Any) -> str:
+    """`64 × 3 × 224 × 224` of a tensor; of several values one after the other."""
     if isinstance(value, Tensor):
         return " × ".join(map(str, value.shape))
     if isinstance(value, dict):
         value = list(value.values())
-    return ", ".join(_shapes(v) for v in value) if isinstance(value, (list, tuple)) else type(value).__name__
+    return ", ".join(_shape(v) for v in value) if isinstance(value, (list, tuple)) else type(value).__name__

@@ -17,7 +17,7 @@ KIND = "warmstart weights"
 
 
 def save(learn: Any, path: Path, with_opt: bool) -> Path:
-    """Write the model's state dict and – where there is one and `with_opt` – the optimizer's, and how many epochs were begun."""
+    """Write the model's state dict and, `with_opt`, the optimizer's if there is one, and how many epochs were begun."""
     content: dict[str, Any] = {"kind": KIND, "model": learn.model.state_dict(), "opt": None}
     if with_opt and learn.opt is not None:
         content |= {

@@ -33,15 +33,16 @@ def main() -> None:
     matplotlib.use("Agg")  # draws into files, needs no window
     set_seed(1)
 
-    data = load_data(digits_folder(), args.items)
+    data = load_data(digits_folder(args.images))
     print(f"{data}\n")
     data.show_batch()
     save_picture(args.out / "batch.png")
 
     learn = vision_learner(data, efficientnet_lite0, metrics=accuracy, path=args.out)
-    print("Trying learning rates …", end=" ", flush=True)
-    print(f"{learn.lr_find().valley:.1e} looks good on the frozen network.\n")
+    print("Looking for a learning rate:")
+    careful, bold = learn.lr_find(suggest_funcs=(valley, slide))
     save_picture(args.out / "lr_find.png")
+    print(f"suggested are {careful:.1e} (careful) to {bold:.1e} (bold), we take 1.0e-02\n")
 
     learn.fine_tune(args.epochs, base_lr=1e-2, lr_mult=10)
     save_pictures_of_training(learn, args.out)
@@ -56,22 +57,22 @@ def main() -> None:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the whole network, after one of its head")
-    parser.add_argument("--items", type=int, default=5000, help="how many of the images to use")
+    parser.add_argument("--images", type=int, default=5000, help="how many images to use, at most 5,000")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for pictures and model")
     return parser.parse_args()
 
 
-def load_data(folder: Path, n_items: int) -> DataBunch:
-    """`n_items` of the images, evenly over the digits, a fifth of them for validation."""
-    files = get_image_files(folder)
+def load_data(folder: Path) -> DataBunch:
+    """The images of a folder, labelled by its subfolders, a fifth of them for validation."""
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock),
+        get_items=get_image_files,
         get_y=parent_label,
         splitter=RandomSplitter(valid_pct=0.2, seed=42),
         item_tfms=Resize(64),  # an EfficientNet halves an image five times: of 28 pixels nothing would be left
         batch_tfms=aug_transforms(do_flip=False),  # a mirrored digit is no digit
     )
-    return block.databunch(files[:: len(files) // n_items], bs=32)
+    return block.databunch(folder, bs=32)
 
 
 def save_pictures_of_training(learn: Learner, folder: Path) -> None:

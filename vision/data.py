@@ -140,8 +140,8 @@ class ImageDataBunch(DataBunch):
                  item_tfms: Any = None, batch_tfms: Any = None, bs: int = 64, num_workers: int | None = None,
                  mode: str = "RGB", device: torch.device | str | None = None) -> DataBunch:  # fmt: skip
         """As `from_df`, from the table `path/csv_fname`; `header` and `delimiter` are those of `pd.read_csv`."""
-        as_it_is: Any = {"header": header, "delimiter": delimiter, "dtype": {fn_col: str}}  # 0001 is no number
-        df = pd.read_csv(Path(path) / csv_fname, **as_it_is)
+        options: Any = {"header": header, "sep": delimiter or ",", "dtype": {fn_col: str}}  # the name 0001 is no number
+        df = pd.read_csv(Path(path) / csv_fname, **options)
         return cls.from_df(df, path, folder, fn_col, label_col, label_delim, valid_col, valid_pct, seed, suff,
                            item_tfms, batch_tfms, bs, num_workers, mode, device)  # fmt: skip
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import AdamW
 from torchvision.transforms import v2
 
-from ..callbacks import Callback
+from ..callbacks import BnFreeze, Callback
 from ..data import DataBunch
 from ..data.portable import Portable
 from ..learner import Learner
@@ -29,7 +29,7 @@ def vision_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained:
                    n_out: int | None = None, concat_pool: bool = True, ps: float | Sequence[float] = 0.5,
                    lin_ftrs: Sequence[int] | None = None, loss_func: Callable | None = None, opt_func: Callable = AdamW,
                    lr: float = 1e-3, cbs: Callback | Iterable[Callback] | None = None, wd: float | None = None,
-                   path: str | Path | None = None, wd_bn_bias: bool = True) -> Learner:  # fmt: skip
+                   path: str | Path | None = None, wd_bn_bias: bool = True, bn_freeze: bool = True) -> Learner:  # fmt: skip
     """A Learner of the body of `arch` and a new head for the data's classes; pretrained bodies start frozen.
 
         learn = vision_learner(data, resnet34, metrics=accuracy)
@@ -40,7 +40,8 @@ def vision_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained:
     data has a `Normalize` of its own. The first layer takes as many channels as the data's images have (`n_in` where
     the data does not say); `n_out` defaults to `data.c`. `cut` says where the body ends (a child's number, or
     `model -> body`); `concat_pool, ps, lin_ftrs` shape the head (see `create_head`), `custom_head` replaces it;
-    `splitter(model)` replaces the three layer groups.
+    `splitter(model)` replaces the architecture's layer groups. With `bn_freeze` a pretrained body keeps the statistics
+    of its BatchNorm layers (see `BnFreeze`), whose weights train; switch it off for much data unlike photos.
     """
     arch, n_in = as_architecture(arch), _channels(data, n_in)
     if custom_head is None:
@@ -53,6 +54,8 @@ def vision_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained:
     )  # fmt: skip
     if pretrained:
         learn.freeze()
+    if pretrained and bn_freeze:
+        learn.add_cb(BnFreeze(learn.model[0]))
     return learn
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from warmstart import data
-from warmstart.data import Block, CategoryBlock, ColReader, FuncLabeller, RegexLabeller, Transform, parent_label
+from warmstart.data import Block, CategoryBlock, ColReader, FuncLabeller, Transform, parent_label
 from warmstart.data.getters import ItemName
 from warmstart.data.portable import Portable, describe, restore
 from warmstart.data.randomness import seeded_generators
@@ -99,12 +100,12 @@ def test_functions_of_this_library_come_back_themselves(function):
 
 
 V2 = [
-    v2.Resize(8), v2.CenterCrop(8), v2.RandomCrop(8, padding=2), v2.RandomResizedCrop(8, scale=(0.5, 1)), v2.Pad(2, fill=3),
-    v2.RandomHorizontalFlip(0.7), v2.RandomRotation(20), v2.RandomAffine(10, (0.1, 0.2), (0.8, 1.2), 5),
-    v2.RandomPerspective(), v2.ElasticTransform(), v2.ColorJitter(0.3, 0.2, 0.1, 0.05), v2.GaussianBlur(3), v2.GaussianNoise(),
+    v2.Resize(8), v2.CenterCrop(8), v2.RandomCrop(8, padding=2), v2.RandomResizedCrop(8, scale=(0.5, 1)), v2.RGB(),
+    v2.RandomHorizontalFlip(0.7), v2.RandomRotation(20), v2.RandomAffine(10, (0.1, 0.2), (0.8, 1.2), 5), v2.Pad(2),
+    v2.RandomPerspective(), v2.ElasticTransform(), v2.ColorJitter(0.3, 0.2, 0.1, 0.05), v2.GaussianBlur(3),
     v2.RandomGrayscale(0.5), v2.Grayscale(3), v2.RandomErasing(1.0), v2.RandomApply([v2.RandomInvert(1.0)], 0.5),
     v2.RandomChoice([v2.RandomInvert(1.0), v2.Resize(4)]), v2.RandAugment(), v2.AutoAugment(), v2.TrivialAugmentWide(),
-    v2.ToDtype(torch.float32, scale=True), v2.JPEG((5, 50)), v2.RandomShortestSize([6, 8]), v2.RGB(),
+    v2.ToDtype(torch.float32, scale=True), v2.RandomShortestSize([6, 8]), v2.GaussianNoise(),
 ]  # fmt: skip
 
 
@@ -113,12 +114,19 @@ def test_transforms_of_torchvision_come_back_and_do_the_same(tfm):
     (wrapped,) = as_transforms(tfm)
     again = through_json(wrapped)
     assert repr(again) == repr(wrapped)
-    image = tv_tensors.Image(torch.randint(0, 256, (3, 12, 10), dtype=torch.uint8, generator=torch.Generator()))
+    image = tv_tensors.Image(torch.arange(3 * 48 * 40).view(3, 48, 40).mul(7).byte())
+    image = v2.functional.to_dtype(image, scale=True) if isinstance(tfm, v2.GaussianNoise) else image
     results = []
     for transform in (tfm, again.transform):
         with seeded_generators(1):
             results.append(transform(image))
     assert torch.equal(*results)
+
+
+def test_a_transform_of_torchvision_that_forgets_its_arguments_is_handed_in_by_name():
+    erasing = v2.RandomErasing(value="random")
+    assert describe(erasing)["custom"] == "RandomErasing"
+    assert through_json(erasing, {"RandomErasing": erasing}) is erasing
 
 
 def test_what_is_yours_comes_back_by_its_name():
@@ -136,7 +144,7 @@ def test_a_dataclass_of_yours_keeps_its_fields():
 
 def test_what_is_yours_and_not_handed_in_is_named():
     for obj in (label_of, Blur(1.0)):
-        with pytest.raises(KeyError, match="label_of|Blur"):
+        with pytest.raises(KeyError, match=r"label_of|Blur"):
             through_json(obj)
 
 
@@ -190,30 +198,15 @@ def test_nothing_outside_this_library_can_be_named(spec):
 
 
 def test_a_class_defined_by_the_user_is_no_class_of_this_library():
-    with pytest.raises(ValueError, match="has no '.*Blur'"):
+    with pytest.raises(ValueError, match=r"has no '.*Blur'"):
         restore({"class": f"{Blur.__module__}.Blur", "fields": {"radius": 1.0}})
 
 
-@given(
-    st.recursive(
-        st.none() | st.text(),
-        lambda s: (
-            st.lists(s)
-            | st.dictionaries(
-                st.sampled_from(
-                    ["class", "function", "fields", "v2", "custom", "list", "tuple", "dict", "path", "enum", "dtype"]
-                ),
-                s,
-            )
-        ),
-    )
-)
-def test_any_other_description_fails_cleanly(spec):  # fmt: skip
-    try:
-        restore(spec)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
+words = ["class", "function", "fields", "v2", "custom", "list", "tuple", "dict", "path", "enum", "dtype", "value"]
+specs = st.recursive(st.none() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.sampled_from(words), s))
 
 
-def test_the_pattern_travels_as_it_is_written():
-    assert through_json(RegexLabeller(r"(\w+)_\d")).pat == r"(\w+)_\d"
+@given(specs)
+def test_any_other_description_fails_cleanly(spec):
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        assert not callable(restore(spec))

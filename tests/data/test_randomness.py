@@ -15,7 +15,7 @@ def draw_globally():
 
 
 def test_mix_is_splitmix64():
-    # the reference's first three outputs from state 0 (Vigna, splitmix64.c) are those of states 0, 1 and 2 golden ratios
+    # the first three outputs of Vigna's splitmix64.c from state 0, which adds one golden ratio for each
     golden = 0x9E3779B97F4A7C15
     outputs = [mix(i * golden % 2**64) for i in range(3)]
     assert outputs == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]

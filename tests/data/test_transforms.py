@@ -118,7 +118,7 @@ def test_random_transforms_of_torchvision_leave_validation_alone(transform):
 
 @pytest.mark.parametrize("wrong", [3, "Resize", [v2.Resize(2), None]])
 def test_what_is_no_transform_is_named(wrong):
-    with pytest.raises(TypeError, match="A transform is a Transform, .* or a function, not (3|'Resize'|None)"):
+    with pytest.raises(TypeError, match=r"A transform is a Transform, .* or a function, not (3|'Resize'|None)"):
         as_transforms(wrong)
 
 

@@ -503,6 +503,9 @@ def test_a_learner_exported_while_frozen_can_be_unfrozen_and_trained_on_new_data
     learn.freeze()
     again = reload(learn, tmp_path, {"OwnNet": OwnNet, "two_groups": two_groups})
     assert not again.model.training
+    for without_items in (again.show_results, again.get_preds, lambda: again.fit(1)):
+        with pytest.raises(ValueError, match=r"needs a validation set|no batch|no training batch"):
+            without_items()
     again.data, before = photo_data(photos), again.model.conv.weight.clone()
     again.fine_tune(1)
     assert not again.model.conv.weight.equal(before)

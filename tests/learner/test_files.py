@@ -78,6 +78,14 @@ def test_a_single_changed_bit_is_reported(saved):
         load_file(saved)
 
 
+def test_an_end_that_names_another_disk_is_reported(saved):
+    changed = bytearray(saved.read_bytes())
+    changed[changed.rindex(b"PK\x06\x07") + 4] = 1  # the number of a disk, in times of floppy disks
+    saved.write_bytes(changed)
+    with pytest.raises(FileError, match=r"file\.pt is"):
+        load_file(saved)
+
+
 def test_an_archive_of_another_kind_is_reported(tmp_path):
     path = tmp_path / "slides.pptx"
     with zipfile.ZipFile(path, "w") as archive:

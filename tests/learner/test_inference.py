@@ -490,6 +490,7 @@ def test_an_image_is_predicted_from_a_path_text_pil_array_tensor_or_bytes(photo_
 
 def test_show_results_draws_a_picture_per_item_with_target_and_prediction_in_green_or_red(photo_learner, photos):
     photo_learner.show_results(max_n=3)
+    assert plt.gcf().get_suptitle() == "target / prediction"
     axes = [ax for ax in plt.gcf().axes if ax.images]
     assert len(axes) == 3 and axes[0].images[0].get_array().shape == (16, 16, 3)
     for ax, position in zip(axes, [0, 1, 2], strict=True):

@@ -1,12 +1,11 @@
-"""Transfer learning: any network, any channels, the normalisation its weights expect – and it learns, and comes back."""
+"""Transfer learning: any network, any channels, the normalisation its weights expect; it learns, and comes back."""
 
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from sklearn.datasets import load_digits
+from PIL import Image, ImageDraw
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
@@ -84,7 +83,7 @@ class OwnHead(nn.Sequential):
         super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2))
 
 
-def first_layer_alone(network):
+def first_two(network):
     return network[:2]
 
 
@@ -98,7 +97,7 @@ MODELS = {
     "ours": ({"arch": efficientnet_lite0, "ps": 0.1, "lin_ftrs": [32]}, {}),
     "own": ({"arch": tiny, "concat_pool": False}, {"tiny": tiny}),
     "own, cut by number": ({"arch": tiny, "cut": 2}, {"tiny": tiny}),
-    "own, cut by a function": ({"arch": tiny, "cut": first_layer_alone}, {"tiny": tiny, "first_layer_alone": first_layer_alone}),
+    "own, cut by a function": ({"arch": tiny, "cut": first_two}, {"tiny": tiny, "first_two": first_two}),
     "own head": ({"arch": tiny, "custom_head": OwnHead()}, {"tiny": tiny, "OwnHead": OwnHead}),
     "own splitter": ({"arch": tiny, "splitter": halves}, {"tiny": tiny, "halves": halves}),
     "more outputs": ({"arch": tiny, "n_out": 7}, {"tiny": tiny}),
@@ -250,14 +249,21 @@ def test_a_normalisation_of_your_own_is_kept_with_a_warning_if_the_weights_expec
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """480 real handwritten digits of 8 × 8 pixels, enlarged to 64 × 64, in a folder per class."""
-    folder = tmp_path_factory.mktemp("digits")
-    scans = load_digits()
-    for i, (scan, digit) in enumerate(zip(scans.images[:480], scans.target, strict=False)):
-        file = folder / str(digit) / f"{i}.png"
-        file.parent.mkdir(exist_ok=True)
-        Image.fromarray((scan * 15.9).astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC).save(file)
+def shapes(tmp_path_factory):
+    """240 images of a disc, a square or a ring: any colour, size and place, in a folder per class."""
+    folder, numbers = tmp_path_factory.mktemp("shapes"), np.random.default_rng(0)
+    for i in range(240):
+        name = ("disc", "square", "ring")[i % 3]
+        image = Image.new("RGB", (64, 64), tuple(numbers.integers(0, 100, 3).tolist()))
+        (x, y), size = numbers.integers(4, 24, 2).tolist(), int(numbers.integers(24, 36))
+        colour, box = tuple(numbers.integers(150, 256, 3).tolist()), (x, y, x + size, y + size)
+        pen = ImageDraw.Draw(image)
+        if name == "square":
+            pen.rectangle(box, fill=colour)
+        else:
+            pen.ellipse(box, fill=colour if name == "disc" else None, outline=colour, width=6)
+        (folder / name).mkdir(exist_ok=True)
+        image.save(folder / name / f"{i}.png")
     return folder
 
 
@@ -282,18 +288,18 @@ def test_an_untrained_body_is_not_frozen(data):
     assert all(p.requires_grad for p in vision_learner(data, resnet18, pretrained=False).model.parameters())
 
 
-def test_a_few_real_digits_are_learned_and_the_export_knows_them(digits, pretrained, tmp_path):
+def test_shapes_are_learned_in_a_few_steps_and_the_export_knows_them(shapes, pretrained, tmp_path):
     set_seed(0)
     data = ImageDataBunch.from_folder(
-        digits, valid_pct=0.25, seed=0, item_tfms=Resize(64), bs=32, num_workers=0, device="cpu"
+        shapes, valid_pct=0.25, seed=0, item_tfms=Resize(64), bs=16, num_workers=0, device="cpu"
     )
     learn = quiet(vision_learner(data, pretrained, metrics=accuracy, path=tmp_path))
-    learn.fine_tune(2, base_lr=1e-2)
-    assert learn.validate()["accuracy"] > 0.9
+    learn.fine_tune(2, base_lr=5e-3)
+    results = learn.validate()
+    assert results["accuracy"] > 0.9
 
     again = quiet(load_learner(learn.export()))
     again.metrics = accuracy
     files = data.valid_ds.items
-    assert again.validate(again.data.test_dl(files, with_labels=True)) == learn.validate()
-    right = [again.predict(file).decoded == file.parent.name for file in files[:10]]
-    assert sum(right) >= 8
+    assert again.validate(again.data.test_dl(files, with_labels=True)) == results
+    assert [p.decoded for p in again.batch_predict(files[:9])] == [learn.predict(file).decoded for file in files[:9]]

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["EfficientNetLite", "efficientnet_lite0"]
+from ...data.portable import portable
+
+__all__ = ["EfficientNetLite", "efficientnet_lite0", "split_lite"]
 
 
 class SameConv2d(nn.Conv2d):
@@ -113,6 +115,13 @@ def efficientnet_lite0(pretrained: bool = False, n_classes: int = 1000) -> Effic
     return model
 
 
+@portable
+def split_lite(model: nn.Sequential) -> list[list[nn.Parameter]]:
+    """Two groups of a model (body, head). Depthwise layers have few, touchy weights: all of the body goes slowly."""
+    return [list(model[0].parameters()), list(model[1:].parameters())]
+
+
+efficientnet_lite0.split = split_lite  # type: ignore[attr-defined]
 efficientnet_lite0.normalisation = ((0.498,) * 3, (0.502,) * 3)  # type: ignore[attr-defined]
 
 

