@@ -1,4 +1,4 @@
-"""What every notebook needs whatever its domain: `from warmstart.vision import *` gives this and the domain's own names."""
+"""What a notebook of any domain needs: `from warmstart.vision import *` gives this and the domain's own names."""
 
 from pathlib import Path
 

@@ -88,8 +88,8 @@ def _name(function: Any) -> str:
 def valley(lrs: Sequence[float], losses: Sequence[float]) -> float:
     """The learning rate in the middle of the longest descent of the loss; a good first choice.
 
-    The descent is the longest decreasing subsequence of the curve, so bumps do not end it. Its middle is half its length
-    before its end: the steps that belong to it are counted, not the plateau that they may begin on.
+    The descent is the longest decreasing subsequence of the curve, so bumps do not end it. Its middle is half its
+    length before its end: the steps that belong to it are counted, not the plateau that they may begin on.
     """
     length = np.ones(len(losses), int)
     for i in range(1, len(losses)):

@@ -24,16 +24,11 @@ __all__ = ["ParamScheduler", "Schedule", "combine_scheds", "combined_cos", "has_
 Schedule = Callable[[float], float]
 
 
-@dataclass(frozen=True)
-class _Anneal:
-    """From `start` at progress 0 to `end` at progress 1; `shape(start, end, pct)` gives the values between."""
+class _Anneal(partial):
+    """A shape with its ends, to be called with the progress between them."""
 
-    shape: Callable[[float, float, float], float]
-    start: float
-    end: float
-
-    def __call__(self, pct: float) -> float:
-        return self.shape(self.start, self.end, pct)
+    def __repr__(self) -> str:
+        return f"sched{self.func.__name__}({', '.join(map(repr, self.args))})"
 
 
 def _no(start: float, end: float, pct: float) -> float:
@@ -52,7 +47,7 @@ def _exp(start: float, end: float, pct: float) -> float:
     return start * (end / start) ** pct
 
 
-def _poly(start: float, end: float, pct: float, power: float) -> float:
+def _poly(start: float, end: float, power: float, pct: float) -> float:
     return start + (end - start) * pct**power
 
 
@@ -80,7 +75,7 @@ def sched_exp(start: float, end: float) -> Schedule:
 
 def sched_poly(start: float, end: float, power: float) -> Schedule:
     """`start + (end - start) · pct ** power`."""
-    return _Anneal(partial(_poly, power=power), start, end)
+    return _Anneal(_poly, start, end, power)
 
 
 @dataclass(frozen=True)
@@ -92,8 +87,9 @@ class _Combined:
     scheds: list[Schedule]
 
     def __call__(self, pct: float) -> float:
-        i = max(0, bisect_right(self.starts, pct) - 1)
-        return self.scheds[i](min(1.0, max(0.0, (pct - self.starts[i]) / self.shares[i])))
+        pct = 0.0 if pct < 0 else 1.0 if pct > 1 else pct
+        part = bisect_right(self.starts, pct) - 1
+        return self.scheds[part]((pct - self.starts[part]) / self.shares[part])
 
 
 def combine_scheds(pcts: Sequence[float], scheds: Sequence[Schedule]) -> Schedule:

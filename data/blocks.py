@@ -170,7 +170,9 @@ class CategoryBlock(_LabelBlock):
         return torch.tensor(self._index[label])
 
     def decode(self, encoded: Tensor) -> Any:
-        return (self.vocab or [])[int(encoded)]
+        """The label of that number; the number itself where a model has more outputs than there are labels."""
+        index, vocab = int(encoded), self.vocab or []
+        return vocab[index] if index < len(vocab) else index
 
 
 def _one_label(value: Any) -> Any:

@@ -46,14 +46,15 @@ class DataBunch:
 
         `num_workers` defaults to 0. Raises ValueError where `train` is empty or smaller than one batch.
         """
-        target, workers, seed = _device(device), num_workers or 0, fresh_seed() if seed is None else seed
         if not isinstance(train, IterableDataset):
             check_batch_size(len(train), bs)
-        train_dl = _foreign_loader(train, bs, workers, target, seed, training=True)
-        valid_dl = (
-            None if valid is None else _foreign_loader(valid, val_bs or bs, workers, target, seed, training=False)
-        )
-        return cls(train_dl, valid_dl, device=target)
+        target, seed = _device(device), fresh_seed() if seed is None else seed
+
+        def loader(dataset: Any, bs: int, training: bool) -> DeviceLoader:
+            return _foreign_loader(dataset, bs, num_workers or 0, target, seed, training)
+
+        valid_dl = None if valid is None else loader(valid, val_bs or bs, training=False)
+        return cls(loader(train, bs, training=True), valid_dl, device=target)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {_size(dl)}" for name, dl in zip(("train", "valid", "test"), self.dls, strict=False))
@@ -168,10 +169,8 @@ class DataBunch:
         Without labels a batch holds the inputs alone. Raises ValueError for data that did not come from a `DataBlock`,
         TypeError for a path: `get_image_files(path)` lists the images in a folder.
         """
-        dataset, bs = (
-            self.test_dataset(items, with_labels),
-            (self.train_dl if self.valid_dl is None else self.valid_dl).bs or 64,
-        )
+        dataset = self.test_dataset(items, with_labels)
+        bs = (self.train_dl if self.valid_dl is None else self.valid_dl).bs or 64
         return self._eval_loader(dataset, bs, self._workers if len(dataset) > bs else 0)
 
     def train_eval_dl(self) -> DeviceLoader:
@@ -235,13 +234,12 @@ def _device(device: torch.device | str | None) -> torch.device:
     return default_device() if device is None else torch.device(device)
 
 
-def _foreign_loader(
-    dataset: Any, bs: int, workers: int, device: torch.device, seed: int, training: bool
-) -> DeviceLoader:
+def _foreign_loader(dataset: Any, bs: int, num_workers: int, device: torch.device, seed: int,
+                    training: bool) -> DeviceLoader:  # fmt: skip
     if isinstance(dataset, IterableDataset):
-        dl = DataLoader(dataset, bs, num_workers=workers, pin_memory=device.type == "cuda")
+        dl = DataLoader(dataset, bs, num_workers=num_workers, pin_memory=device.type == "cuda")
     else:
-        dl = make_loader(ForeignDataset(dataset, seed), bs, workers, device, shuffle=training, drop_last=training)
+        dl = make_loader(ForeignDataset(dataset, seed), bs, num_workers, device, shuffle=training, drop_last=training)
     return DeviceLoader(dl, device, training=training)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..callbacks.core import Callback
 from ..data.blocks import CategoryBlock
-from ..data.dataset import take
+from ..data.items import take
 from ..data.loaders import DeviceLoader
 from ..data.show import show_samples
 from .loop import as_loader

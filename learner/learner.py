@@ -56,10 +56,13 @@ class Learner(Loop):
                  path: str | Path | None = None, model_dir: str | Path = "models", wd: float | None = None,
                  moms: tuple[float, float, float] = (0.95, 0.85, 0.95), train_bn: bool = True, wd_bn_bias: bool = True,
                  model_spec: Portable | None = None):  # fmt: skip
-        _check_arguments(data, model, loss_func, opt_func)
-        super().__init__(data, model.to(data.device), loss_func if loss_func is not None else _default_loss(data))
+        _check_arguments(model, loss_func, opt_func)
+        self.model_spec = model_spec
+        super().__init__(data, model, loss_func)
+        self.model.to(data.device)
+        self.loss_func = loss_func if loss_func is not None else _default_loss(data)
         self.opt_func, self.lr, self.splitter, self.wd, self.moms = opt_func, lr, splitter, wd, moms
-        self.train_bn, self.wd_bn_bias, self.model_spec = train_bn, wd_bn_bias, model_spec
+        self.train_bn, self.wd_bn_bias = train_bn, wd_bn_bias
         self.path, self.model_dir = Path(path) if path is not None else data.path, Path(model_dir)
         self._params, self._groups = list(model.parameters()), layer_groups(splitter, model)
         self.recorder, self.evaluate, self.progress = Recorder(), Evaluate({}), ProgressBar()
@@ -70,6 +73,18 @@ class Learner(Loop):
     def __repr__(self) -> str:
         return (f"Learner({type(self.model).__name__}, {self.data!r}, loss={self.loss_func!r}, "
                 f"metrics={list(self.evaluate.metrics)})")  # fmt: skip
+
+    @property
+    def data(self) -> DataBunch:
+        """The data; assign other data at any time. A recipe's model has it prepared, say normalised, as it needs."""
+        return self._data
+
+    @data.setter
+    def data(self, data: DataBunch) -> None:
+        if not isinstance(data, DataBunch):
+            raise TypeError(f"data is {_kind(data)}, not a DataBunch: wrap loaders, DataBunch(train_dl, valid_dl).")
+        prepare = getattr(self.model_spec, "prepare", None)
+        self._data = prepare(data) if prepare else data
 
     @property
     def metrics(self) -> list:
@@ -201,8 +216,8 @@ class Learner(Loop):
                   pct_start: float = 0.3, div: float = 5.0, cbs: Callbacks = None) -> None:  # fmt: skip
         """Fine-tune a pretrained model: first its last layer group alone, then all of them.
 
-        That is `freeze_epochs` at `base_lr`, then `epochs` at half of it for the last group, down to `1/lr_mult` of
-        that for the first.
+        That is `freeze_epochs` at `base_lr` (a tenth of it for the BatchNorms below), then `epochs` at half of it for
+        the last group, down to `1/lr_mult` of that for the first.
 
         Raises ValueError where the model has one layer group: there is nothing to freeze.
         """
@@ -271,7 +286,7 @@ class Learner(Loop):
         self.model.to(self.data.device)
         results = self.run_validation(as_loader(dl, self.data.device))
         if not results and self.evaluate in self.cbs:
-            raise ValueError("There was nothing to validate on: the loader gave no batch with targets.")
+            raise ValueError("There was nothing to validate on: no batch with targets came.")
         return results
 
     def get_preds(self, split: Literal["valid", "train"] = "valid", dl: Iterable | None = None,
@@ -332,12 +347,10 @@ class Learner(Loop):
         return export_learner(self, self.path / fname)
 
 
-def _check_arguments(data: Any, model: Any, loss_func: Any, opt_func: Any) -> None:
+def _check_arguments(model: Any, loss_func: Any, opt_func: Any) -> None:
     """Raise TypeError for an argument of the wrong kind, and say what to pass."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is {_kind(model)}, not a torch.nn.Module: pass an instance, not a class or a function.")
-    if not isinstance(data, DataBunch):
-        raise TypeError(f"data is {_kind(data)}, not a DataBunch: wrap your loaders, DataBunch(train_dl, valid_dl).")
     if isinstance(loss_func, type):
         raise TypeError(f"loss_func is {_kind(loss_func)}: pass an instance, {loss_func.__name__}().")
     if loss_func is not None and not callable(loss_func):

@@ -48,7 +48,7 @@ class Loop:
     pred: Any = None
     loss: Any = None
 
-    def __init__(self, data: DataBunch, model: nn.Module, loss_func: Callable):
+    def __init__(self, data: DataBunch, model: nn.Module, loss_func: Any):
         self.data, self.model, self.loss_func = data, model, loss_func
         self.opt: Any = None
         self.cbs: list[core.Callback] = []

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
@@ -15,7 +16,7 @@ from ..callbacks.schedule import set_hyper
 __all__ = ["SGD", "AdamW", "batchnorm_params", "create_optimizer", "layer_groups", "no_decay_params", "per_group",
            "trainable_params"]  # fmt: skip
 
-NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []))
+NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def trainable_params(model: nn.Module) -> list[nn.Parameter]:
@@ -92,7 +93,8 @@ def create_optimizer(opt_func: Callable, groups: Sequence[Sequence[nn.Parameter]
         for decay in (True, False)
         if (params := [p for p in group if (id(p) not in no_decay) == decay])
     ]
-    opt = _construct(opt_func, parts, lrs[-1])
+    options = {"fused": True} if _can_be_fused(opt_func, [p for group in groups for p in group]) else {}
+    opt = opt_func(parts, lr=lrs[-1], **options)
     if not isinstance(opt, Optimizer):
         raise TypeError(f"opt_func(params, lr=…) returned {type(opt).__name__}, not a torch.optim.Optimizer.")
     set_hyper(opt, "lr", lrs)
@@ -102,20 +104,23 @@ def create_optimizer(opt_func: Callable, groups: Sequence[Sequence[nn.Parameter]
     return opt
 
 
-def _construct(opt_func: Callable, parts: list[dict], lr: float) -> Any:
-    """Fused where the class and these parameters' device support it, else as torch does without being asked."""
-    if _can_be_fused(opt_func):
-        try:
-            return opt_func(parts, lr=lr, fused=True)
-        except RuntimeError:  # torch's word for: not with these parameters, or not with the other options
-            pass
-    return opt_func(parts, lr=lr)
+def _can_be_fused(opt_func: Callable, params: Sequence[nn.Parameter]) -> bool:
+    """Whether this class, or partial of one, has a fused implementation that works with parameters like these.
 
-
-def _can_be_fused(opt_func: Callable) -> bool:
-    """Whether it is a class, or a partial of one, that may be asked for its fused implementation."""
-    while isinstance(opt_func, partial):
-        if "fused" in opt_func.keywords:
-            return False
-        opt_func = opt_func.func
-    return isinstance(opt_func, type) and "fused" in inspect.signature(opt_func).parameters
+    That is tried out: torch says so only in the first step, and what it can differs by device, dtype and version.
+    """
+    inner = opt_func
+    while isinstance(inner, partial):
+        if "fused" in inner.keywords:
+            return False  # the user has decided
+        inner = inner.func
+    if not isinstance(inner, type) or "fused" not in inspect.signature(inner).parameters:
+        return False
+    try:
+        for device, dtype in {(p.device, p.dtype) for p in params}:
+            probe = nn.Parameter(torch.zeros(1, device=device, dtype=dtype))
+            probe.grad = torch.zeros_like(probe)
+            opt_func([probe], lr=0.1, fused=True).step()
+    except RuntimeError:
+        return False
+    return True

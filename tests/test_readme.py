@@ -36,6 +36,7 @@ def draw_insect(file: Path, ground: str, colour: str, number: int) -> None:
 
 def test_python_blocks_run_in_order(in_folder_with_photos):
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert len(blocks) >= 7
     namespace: dict = {}

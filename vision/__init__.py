@@ -1,4 +1,4 @@
-"""Vision: image data, augmentation, pretrained models and their recipes. In a notebook: `from warmstart.vision import *`."""
+"""Vision: image data, augmentation, pretrained models and their recipes: `from warmstart.vision import *`."""
 
 from torchvision.models import resnet18, resnet34, resnet50
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
+from ..data import DataBunch
 from ..data.portable import Portable
 from .architecture import Arch, as_architecture
 from .body import Cut, create_body, output_shape
 from .head import create_head
-from .parameter_groups import ParameterGroups, split_model
+from .normalisation import Stats, normalised
 
 __all__ = ["VisionModel"]
 
@@ -18,17 +20,22 @@ __all__ = ["VisionModel"]
 class VisionModel(Portable):
     """A body from `arch` and fast.ai's head on it; the fields are the arguments of `create_body` and `create_head`.
 
+    `custom_head`, a module or a function that makes one, replaces that head. `normalisation` is the mean and std of
+    each channel that the weights were trained with.
+
     >>> spec = describe(VisionModel(resnet34, n_out=2))    # JSON; a `cut` or `arch` of the user's own is named in it
     >>> model = restore(spec).build()                      # nn.Sequential(body, head), with random weights
     """
 
     arch: Arch
-    n_out: int
+    n_out: int | None
     n_in: int = 3
     cut: Cut = None
     lin_ftrs: Sequence[int] | None = None
     ps: float | Sequence[float] = 0.5
     concat_pool: bool = True
+    custom_head: Any = None
+    normalisation: Stats | None = None
 
     def __post_init__(self):
         self.arch = as_architecture(self.arch)
@@ -36,11 +43,14 @@ class VisionModel(Portable):
     def build(self, pretrained: bool = False) -> nn.Sequential:
         """`nn.Sequential(body, head)`: (bs, n_in, h, w) to (bs, n_out). Only the body is ever pretrained."""
         body = create_body(self.arch, pretrained, self.cut, self.n_in)
-        nf, *spatial = output_shape(body, self.n_in)
-        head = create_head(nf, self.n_out, self.lin_ftrs, self.ps, self.concat_pool, pool=bool(spatial))
-        return nn.Sequential(body, head)
+        return nn.Sequential(body, self._head(body))
 
-    def split(self, model: nn.Sequential) -> ParameterGroups:
-        """The parameter groups of a model that was built here: the architecture's own, else three by depth."""
-        splitter = as_architecture(self.arch).split or split_model
-        return splitter(model)
+    def _head(self, body: nn.Module) -> nn.Module:
+        if self.custom_head is not None:
+            return self.custom_head if isinstance(self.custom_head, nn.Module) else self.custom_head()
+        nf, *spatial = output_shape(body, self.n_in)
+        return create_head(nf, self.n_out, self.lin_ftrs, self.ps, self.concat_pool, pool=bool(spatial))  # type: ignore[arg-type]
+
+    def prepare(self, data: DataBunch) -> DataBunch:
+        """`data` normalised as the weights were trained; asked by the learner for all data that it is given."""
+        return normalised(data, self.normalisation)

@@ -27,14 +27,16 @@ def test_a_misspelt_event_is_refused_with_the_right_name(wrong, right):
 
 
 def test_an_invented_event_is_refused_with_the_list_of_events():
-    with pytest.raises(TypeError, match="Odd.before_lunch is not an event: events are after_create, before_fit, "):
+    with pytest.raises(TypeError, match=r"Odd.before_lunch is not an event: events are after_create, before_fit, "):
 
         class Odd(Callback):
             def before_lunch(self, learn): ...
 
 
 def test_an_event_without_the_learner_is_refused():
-    with pytest.raises(TypeError, match=r"Old.after_batch must take the learner, def after_batch\(self, learn\): too many"):
+    with pytest.raises(
+        TypeError, match=r"Old.after_batch must take the learner, def after_batch\(self, learn\): too many"
+    ):
 
         class Old(Callback):
             def after_batch(self): ...

@@ -214,7 +214,9 @@ def test_a_negative_loss_does_not_count_as_diverged(make_learn):
     assert len(learn.recorder.lr_finder.lrs) == 100
 
 
-@pytest.mark.parametrize(("bad", "hint"), [(float("nan"), "saw 0 finite losses"), (float("inf"), "saw 0 finite losses")])
+@pytest.mark.parametrize(
+    ("bad", "hint"), [(float("nan"), "saw 0 finite losses"), (float("inf"), "saw 0 finite losses")]
+)
 def test_too_few_steps_are_an_error_that_says_why(make_learn, bad, hint):
     learn = make_learn(loss_func=lambda pred, targ: pred.mean() * bad)
     with pytest.raises(ValueError, match=f"{hint}, too few to judge. Is start_lr too high, num_it below 5"):

@@ -59,7 +59,9 @@ def test_schedules_are_those_of_pytorch(sched, theirs):
 
 def test_the_one_cycle_shape_is_pytorchs_whose_phases_end_a_step_earlier():
     n, pct = 40, 0.3
-    theirs = partial(lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=n, pct_start=pct, div_factor=25, final_div_factor=1e4)
+    theirs = partial(
+        lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=n, pct_start=pct, div_factor=25, final_div_factor=1e4
+    )
     ours = combined_cos((pct * n - 1) / (n - 1), 0.1 / 25, 0.1, 0.1 / 25 / 1e4)
     assert [ours(step / (n - 1)) for step in range(n)] == pytest.approx(learning_rates(theirs, steps=n))
 
@@ -119,10 +121,11 @@ def test_a_geometric_schedule_cannot_touch_zero(start, end):
         sched_exp(start, end)
 
 
-def test_schedules_can_be_pickled_and_print_their_ends():
+def test_schedules_can_be_pickled_and_print_what_makes_them():
     for sched in (sched_poly(1, 2, 3), combined_cos(0.3, 1, 2, 3)):
         assert pickle.loads(pickle.dumps(sched))(0.7) == sched(0.7)
-    assert "start=1, end=2" in repr(sched_lin(1, 2))
+    assert repr(sched_lin(1, 2)) == "sched_lin(1, 2)" and repr(sched_poly(1, 2, 3)) == "sched_poly(1, 2, 3)"
+    assert "scheds=[sched_cos(1, 2), sched_cos(2, 3)]" in repr(combined_cos(0.3, 1, 2, 3))
 
 
 # ---- setting hyper-parameters

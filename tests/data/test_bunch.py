@@ -81,7 +81,7 @@ def test_a_loader_and_a_stream_of_torch_are_loaders():
     assert len(list(data.train_dl)) == 4 and len(list(data.valid_dl)) == 7
     assert data.path.name == "models"
     assert repr(data) == "DataBunch(train 20 items, valid of unknown length on cpu)"
-    assert repr(DataBunch([x])) == f"DataBunch(train 1 items, valid – on {DataBunch([x]).device})"
+    assert repr(DataBunch([x, x], device="cpu")) == "DataBunch(train 2 items, valid – on cpu)"
 
 
 def test_a_third_loader_is_one_more_for_validation():

@@ -235,7 +235,7 @@ pretrained_tiny.normalisation = ((0.5,) * 3, (0.5,) * 3)
 @pytest.mark.parametrize("options", GIVEN.values(), ids=GIVEN)
 def test_a_normalisation_of_your_own_is_kept_with_a_warning_if_the_weights_expect_another(photos, options):
     data = photo_data(photos, **options)
-    with pytest.warns(UserWarning, match=r"but the weights of pretrained_tiny were trained with Normalize") as caught:
+    with pytest.warns(UserWarning, match="but the weights expect") as caught:
         learn = vision_learner(data, pretrained_tiny)
     assert caught[0].filename == __file__
     assert learn.data is data
@@ -303,3 +303,36 @@ def test_shapes_are_learned_in_a_few_steps_and_the_export_knows_them(shapes, pre
     files = data.valid_ds.items
     assert again.validate(again.data.test_dl(files, with_labels=True)) == results
     assert [p.decoded for p in again.batch_predict(files[:9])] == [learn.predict(file).decoded for file in files[:9]]
+
+
+def test_new_data_is_normalised_as_the_weights_were_trained(data, photos, tmp_path):
+    learn = vision_learner(data, resnet18, pretrained=False, path=tmp_path)
+    learn.data = photo_data(photos)
+    assert normalisation(learn) == [Normalize(*imagenet_stats)]
+    loaded = load_learner(learn.export())
+    loaded.data = photo_data(photos)
+    assert normalisation(loaded) == [Normalize(*imagenet_stats)]
+
+
+def test_an_own_normalisation_is_remembered_for_new_data(photos, tmp_path):
+    own = Normalize((0.1,) * 3, (0.9,) * 3)
+    learn = vision_learner(photo_data(photos, batch_tfms=own), resnet18, pretrained=False, path=tmp_path)
+    loaded = load_learner(learn.export())
+    loaded.data = photo_data(photos)
+    assert normalisation(loaded) == [own]
+
+
+@pytest.mark.parametrize("bn_freeze", [True, False])
+def test_a_pretrained_body_keeps_its_batchnorm_statistics_if_asked_to_and_trains_the_weights(data, bn_freeze):
+    learn = vision_learner(data, pretrained_with_norm, bn_freeze=bn_freeze)
+    norm = learn.model[0][1]
+    statistics, weight = norm.running_mean.clone(), norm.weight.clone()
+    learn.fit(1)
+    assert torch.equal(norm.running_mean, statistics) == bn_freeze
+    assert not torch.equal(norm.weight, weight)
+
+
+def pretrained_with_norm(pretrained=True):
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    )

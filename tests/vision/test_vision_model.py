@@ -4,6 +4,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from warmstart.data import DataBunch
 from warmstart.data.portable import describe, restore
 from warmstart.vision.models import efficientnet_lite0
 from warmstart.vision.vision_model import VisionModel
@@ -67,11 +68,7 @@ def test_the_users_own_functions_are_asked_for_by_name():
         through_json(DESCRIPTIONS["custom"])
 
 
-def test_parameter_groups_are_the_architectures_own_if_it_has_them():
-    def tiny_with_split():
-        return tiny_network()
-
-    tiny_with_split.split = lambda model: [list(model.parameters())]
-    ours, usual = VisionModel(tiny_with_split, n_out=2), VisionModel(torchvision.models.resnet18, n_out=2)
-    assert len(ours.split(ours.build())) == 1
-    assert len(usual.split(usual.build())) == 3
+def test_data_is_prepared_with_the_normalisation_that_the_weights_were_trained_with():
+    spec = VisionModel(torchvision.models.resnet18, n_out=2, normalisation=((0.5,) * 3, (0.25,) * 3))
+    plain = DataBunch([(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))])
+    assert spec.prepare(plain) is plain  # loaders without blocks say nothing of images

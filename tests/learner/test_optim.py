@@ -1,0 +1,179 @@
+"""Optimizers: PyTorch's own, over layer groups, fused where that is possible, with decay where it belongs."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from warmstart.learner import SGD, AdamW
+from warmstart.learner.optim import (
+    batchnorm_params,
+    create_optimizer,
+    layer_groups,
+    no_decay_params,
+    per_group,
+    trainable_params,
+)
+
+torch.set_num_threads(1)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def halves(model):
+    return [list(model[:2].parameters()), list(model[3].parameters())]
+
+
+def make(opt_func, model=None, lrs=(0.1, 0.2), no_decay=frozenset()):
+    return create_optimizer(opt_func, halves(model or network()), lrs, set(no_decay))
+
+
+def of_groups(opt, key):
+    return [group[key] for group in opt.param_groups]
+
+
+# ---- layer groups
+
+
+def test_trainable_params_are_one_group_of_what_requires_gradients():
+    model = network()
+    model[0].requires_grad_(False)
+    assert trainable_params(model) == [*model[1].parameters(), *model[3].parameters()]
+    assert layer_groups(trainable_params, model) == [trainable_params(model)]
+
+
+def test_a_splitter_may_give_lists_or_generators_or_one_list():
+    model = network()
+    expected = halves(model)
+    assert layer_groups(halves, model) == expected
+    assert layer_groups(lambda m: (m[:2].parameters(), m[3].parameters()), model) == expected
+    assert layer_groups(lambda m: m.parameters(), model) == [[*expected[0], *expected[1]]]
+    assert layer_groups(lambda m: [expected[0], *expected[1]], model) == [expected[0], *([p] for p in expected[1])]
+
+
+def test_a_model_without_parameters_has_one_empty_group():
+    assert layer_groups(trainable_params, nn.ReLU()) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("splitter", "what"),
+    [(lambda m: [m[0], m[3]], "Linear"), (lambda m: [[m[0]], [m[3]]], "Linear"), (lambda m: ["0"], "str")],
+)
+def test_anything_but_parameters_is_an_error(splitter, what):
+    with pytest.raises(TypeError, match=f"splitter <lambda> returned {what} where a list of parameters was expected"):
+        layer_groups(splitter, network())
+
+
+@pytest.mark.parametrize(
+    ("value", "n", "expected"),
+    [
+        (0.1, 3, [0.1, 0.1, 0.1]),
+        ([0.1, 0.2], 2, [0.1, 0.2]),
+        (torch.tensor([1.0, 2.0]), 2, [1.0, 2.0]),
+        (slice(1e-4, 1e-2), 3, [1e-4, 1e-3, 1e-2]),
+        (slice(1e-4, 1e-2), 2, [1e-4, 1e-2]),
+        (slice(0.1), 3, [0.01, 0.01, 0.1]),
+    ],
+)
+def test_a_value_for_each_group(value, n, expected):
+    assert per_group(value, n) == pytest.approx(expected)
+
+
+# ---- making them
+
+
+@pytest.mark.parametrize("opt_func", [AdamW, SGD, torch.optim.Adam, torch.optim.Adagrad, partial(AdamW, eps=1e-5)])
+def test_the_fused_implementation_is_chosen_where_there_is_one(opt_func):
+    assert make(opt_func).defaults["fused"] is True
+
+
+@pytest.mark.parametrize(
+    ("opt_func", "fused"),
+    [
+        (partial(AdamW, fused=False), False),
+        (partial(partial(SGD, fused=False), momentum=0.9), False),
+        (partial(AdamW, foreach=True), None),  # torch allows one of the two
+        (lambda params, lr: SGD(params, lr), None),
+    ],
+)
+def test_what_the_user_says_of_the_implementation_holds(opt_func, fused):
+    assert make(opt_func).defaults["fused"] is fused
+
+
+def test_parameters_that_cannot_be_fused_are_not():
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.ReLU(), nn.Linear(2, 2))
+    assert make(AdamW, model.half()).defaults["fused"] is True
+    model[3].weight = nn.Parameter(torch.zeros(2, 2, dtype=torch.complex64))
+    assert make(AdamW, model).defaults["fused"] is None
+    assert make(AdamW, network().to("meta")).defaults["fused"] is None
+    assert "fused" not in make(torch.optim.RMSprop).defaults
+
+
+@pytest.mark.parametrize(
+    "opt_func", [AdamW, SGD, partial(SGD, momentum=0.9, nesterov=True), torch.optim.RMSprop, torch.optim.Adadelta]
+)
+def test_steps_are_those_of_torch(opt_func):
+    ours, theirs = network().eval(), network().eval()  # in training BatchNorm leaves the bias before it no gradient
+    opt = make(opt_func, ours)
+    first, last = halves(theirs)
+    reference = opt_func([{"params": first, "lr": 0.1}, {"params": last, "lr": 0.2}], lr=0.2)
+    x, y = torch.randn(16, 4), torch.randint(2, (16,))
+    for _ in range(5):
+        for model, each in ((ours, opt), (theirs, reference)):
+            each.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            each.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_each_group_knows_its_number_and_rate():
+    opt = make(AdamW)
+    assert of_groups(opt, "layer_group") == [0, 1] and of_groups(opt, "lr") == [0.1, 0.2]
+    assert of_groups(opt, "decay") == [True, True]
+
+
+def test_an_empty_layer_group_leaves_the_others_their_numbers():
+    model = network()
+    opt = create_optimizer(SGD, [[], list(model.parameters())], [0.1, 0.2], set())
+    assert of_groups(opt, "layer_group") == [1] and of_groups(opt, "lr") == [0.2]
+
+
+def test_parameters_without_decay_are_apart():
+    model = network()
+    opt = make(AdamW, model, no_decay=no_decay_params(model))
+    assert of_groups(opt, "layer_group") == [0, 0, 1, 1] and of_groups(opt, "decay") == [True, False, True, False]
+    assert of_groups(opt, "weight_decay") == [0.01, 0, 0.01, 0] and of_groups(opt, "lr") == [0.1, 0.1, 0.2, 0.2]
+    assert [p is model[0].weight for p in opt.param_groups[0]["params"]] == [True]
+
+
+def test_biases_and_every_normalisation_have_no_decay():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.conv = nn.Linear(4, 4), nn.Conv2d(4, 4, 1, bias=False)
+            self.norms = nn.ModuleList(
+                [
+                    nn.BatchNorm2d(4),
+                    nn.SyncBatchNorm(4),
+                    nn.GroupNorm(2, 4),
+                    nn.LayerNorm(4),
+                    nn.RMSNorm(4),
+                    nn.InstanceNorm2d(4, affine=True),
+                ]
+            )
+            self.bias = nn.Parameter(torch.zeros(4))
+            self.scale = nn.Parameter(torch.zeros(4))
+
+    net = Net()
+    decays = {name for name, p in net.named_parameters() if id(p) not in no_decay_params(net)}
+    assert decays == {"linear.weight", "conv.weight", "scale"}
+
+
+def test_batchnorm_is_any_dimension_of_it_and_nothing_else():
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm3d(2), nn.LayerNorm(2), nn.Linear(2, 2))
+    assert batchnorm_params(net) == {id(p) for layer in net[:2] for p in layer.parameters()}
