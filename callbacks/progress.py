@@ -57,7 +57,7 @@ class Progress:
         """How much of it is done, in what time, and how much is left."""
         left = self.seconds / self.done * (self.total - self.done) if self.total and self.done else None
         times = format_time(self.seconds) + ("" if left is None else f"<{format_time(left)}")
-        return f"{self.done}/{self.total or '?'} {times} {self.comment}".rstrip()
+        return f"{self.done}/{self.total or '?'} {times}"
 
 
 class Display(Protocol):
@@ -104,6 +104,8 @@ class TerminalDisplay(PlainDisplay):
 
     def update(self, progress: Progress) -> None:
         head, tail, width = f"{progress.title} ", f" {progress.position}", _columns() - 1
+        if progress.comment and len(head) + len(tail) + 1 + len(progress.comment) <= width:
+            tail += f" {progress.comment}"
         room = min(30, width - len(head) - len(tail))
         bar = ""
         if progress.total and room >= 5:
@@ -151,7 +153,7 @@ class NotebookDisplay:
         from fastprogress.core import html_progress_bar, html_progress_bar_styles
 
         epochs = html_progress_bar(progress.epoch, progress.n_epoch, "") if progress.n_epoch else ""
-        label = html.escape(f"{progress.title} {progress.position}")
+        label = html.escape(f"{progress.title} {progress.position} {progress.comment}")
         batches = html_progress_bar(progress.done, progress.total, label)
         self.show(html_progress_bar_styles + epochs + self.table() + batches)
 

@@ -93,7 +93,7 @@ class Recorder(Callback):
         many = len(steps) > 50
         ax.plot(steps, losses[skip_start:], label="train", alpha=0.35 if many else 1, color="tab:blue")
         if many:
-            smooth = pd.Series(losses).ewm(alpha=0.05).mean()
+            smooth = pd.Series(losses).ewm(span=max(5, len(losses) / 20)).mean()
             ax.plot(steps, smooth[skip_start:], label="train, smoothed", color="tab:blue")
         if with_valid and "valid_loss" in history:
             ends = [end - 1 for end in self.epoch_ends]

@@ -22,6 +22,7 @@ __all__ = ["ParamScheduler", "Schedule", "combine_scheds", "combined_cos", "has_
            "sched_lin", "sched_no", "sched_poly", "set_hyper"]  # fmt: skip
 
 Schedule = Callable[[float], float]
+ALIASES = {"mom": "momentum", "wd": "weight_decay"}
 
 
 class _Anneal(partial):
@@ -118,24 +119,27 @@ def set_hyper(opt: Optimizer, name: str, values: Sequence[float]) -> None:
     `name` is 'lr', 'mom' (momentum, or betas[0]), 'beta2', 'wd' (weight decay; groups without decay stay so), or any
     key of the optimizer's parameter groups. Raises KeyError for a name that the optimizer does not have.
     """
-    key = _key(opt, name)
+    _key(opt, name)
     for group in opt.param_groups:
-        value = values[group.get("layer_group", 0)] if len(values) > 1 else values[0]
-        if key == "betas" and name != "betas":
-            first, second = group["betas"]
-            group["betas"] = (value, second) if name == "mom" else (first, value)
-        elif name != "wd" or group.get("decay", True):
-            group[key] = value
+        _set(group, name, values[group.get("layer_group", 0)] if len(values) > 1 else values[0])
+
+
+def _set(group: dict[str, Any], name: str, value: float) -> None:
+    """Set a hyper-parameter of one parameter group."""
+    if name == "lr":
+        group["lr"] = value
+    elif name == "mom" and "betas" in group:
+        group["betas"] = (value, group["betas"][1])
+    elif name == "beta2":
+        group["betas"] = (group["betas"][0], value)
+    elif name != "wd" or group.get("decay", True):
+        group[ALIASES.get(name, name)] = value
 
 
 def _key(opt: Optimizer, name: str) -> str:
-    """The key of the parameter groups that holds `name`."""
+    """The key of the parameter groups that holds `name`. Raises KeyError where there is none."""
     group = opt.param_groups[0]
-    if name == "lr":
-        return name
-    if name in ("mom", "beta2") and "betas" in group:
-        return "betas"
-    key = {"mom": "momentum", "wd": "weight_decay"}.get(name, name)
+    key = "betas" if name in ("mom", "beta2") and "betas" in group else ALIASES.get(name, name)
     if key not in group:
         known = [k for k in group if k not in ("params", "layer_group", "decay")]
         raise KeyError(f"{type(opt).__name__} has no {name!r}: its hyper-parameters are {', '.join(known)}")
@@ -162,6 +166,7 @@ class ParamScheduler(Callback):
 
     def __init__(self, scheds: Mapping[str, Schedule | Sequence[Schedule]]):
         self.scheds: dict[str, list[Schedule]] = {name: _as_list(value) for name, value in scheds.items()}
+        self.of_groups: dict[str, list[Schedule]] = {}  # the same, one for each layer group
         self.before: list[dict[str, Any]] = []  # what to put back: the keys that change, of each parameter group
 
     def before_fit(self, learn: Any) -> None:
@@ -170,13 +175,15 @@ class ParamScheduler(Callback):
         for name, scheds in self.scheds.items():
             if len(scheds) not in (1, n_groups):
                 raise ValueError(f"{len(scheds)} schedules of {name!r} for {n_groups} layer groups: give one for each.")
+        self.of_groups = {name: scheds * (n_groups // len(scheds)) for name, scheds in self.scheds.items()}
         keys = [_key(learn.opt, name) for name in self.scheds if name != "lr"]
         self.before = [{key: group[key] for key in keys} for group in groups]
 
     def before_batch(self, learn: Any) -> None:
         if learn.training:
-            for name, scheds in self.scheds.items():
-                set_hyper(learn.opt, name, [sched(learn.pct_train) for sched in scheds])
+            for group in learn.opt.param_groups:
+                for name, scheds in self.of_groups.items():
+                    _set(group, name, scheds[group.get("layer_group", 0)](learn.pct_train))
 
     def after_fit(self, learn: Any) -> None:
         for group, values in zip(learn.opt.param_groups, self.before, strict=False):

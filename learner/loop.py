@@ -29,6 +29,7 @@ CANCEL = {
     "backward": core.CancelBackward,
     "step": core.CancelStep,
 }
+PLACE = ("dl", "training", "iter", "n_iter", "pct_train", "xb", "yb", "pred", "loss", "results", "_heard", "_stages")
 
 
 class Loop:
@@ -236,9 +237,6 @@ def _check_loss(loss: Any) -> None:
         raise ValueError(f"loss_func returned {what}, not one number: average it, as reduction='mean' does.")
     if not loss.requires_grad:
         raise ValueError("The loss does not depend on any parameter that trains: is it computed from the predictions?")
-
-
-PLACE = ("dl", "training", "iter", "n_iter", "pct_train", "xb", "yb", "pred", "loss", "results", "_heard", "_stages")
 
 
 def as_loader(dl: Iterable, device: torch.device) -> DeviceLoader:

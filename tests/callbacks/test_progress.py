@@ -83,11 +83,11 @@ def test_values_have_six_decimals_unless_those_show_nothing(value, text):
 
 def test_what_is_left_is_judged_by_what_was_done():
     def position(*args):
-        return Progress(0, 3, "train", *args).position
+        return Progress(0, 3, "train", *args, comment="").position
 
-    assert position(0, 10, 0.0, "") == "0/10 0:00"
-    assert position(3, 10, 30.0, "loss 1.5") == "3/10 0:30<1:10 loss 1.5"
-    assert position(3, None, 30.0, "") == "3/? 0:30"
+    assert position(0, 10, 0.0) == "0/10 0:00"
+    assert position(3, 10, 30.0) == "3/10 0:30<1:10"
+    assert position(3, None, 30.0) == "3/? 0:30"
     assert Progress(1, 3, "train", 0, 9, 0, "").title == "epoch 2/3 train"
     assert Progress(1, 0, "valid", 0, 9, 0, "").title == "valid"
 
@@ -238,6 +238,9 @@ def test_the_line_in_a_terminal_tells_how_far_one_is(monkeypatch, capsys):
     assert capsys.readouterr().out == f"\r\x1b[Kepoch 2/3 train {'█' * 15}{'░' * 15} 5/10 0:05<0:05 loss 0.5000"
     display.update(Progress(1, 3, "train", 5, None, 5.0, ""))
     assert capsys.readouterr().out == "\r\x1b[Kepoch 2/3 train  5/? 0:05"
+    monkeypatch.setenv("COLUMNS", "40")  # no room for the comment: half of a number would be another number
+    display.update(Progress(1, 3, "train", 5, 10, 5.0, "loss 0.5000"))
+    assert capsys.readouterr().out == f"\r\x1b[Kepoch 2/3 train {'█' * 4}{'░' * 4} 5/10 0:05<0:05"
     display.close()
     assert capsys.readouterr().out == "\r\x1b[K"
     display.close()

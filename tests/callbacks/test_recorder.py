@@ -170,7 +170,7 @@ def test_plot_losses_adds_a_smooth_curve_to_many_steps(make_learn):
     learn.fit(1)
     learn.recorder.plot_losses()
     steps, smooth = curves(plt.gca())["train, smoothed"]
-    expected = np.average(learn.recorder.losses[:10], weights=0.95 ** np.arange(9, -1, -1))
+    expected = np.average(learn.recorder.losses[:10], weights=(2 / 3) ** np.arange(9, -1, -1))
     assert steps[4] == 9 and smooth[4] == pytest.approx(expected)
 
 
