@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -39,6 +39,8 @@ class VisionModel(Portable):
 
     def __post_init__(self):
         self.arch = as_architecture(self.arch)
+        if self.n_out is None and self.custom_head is None:
+            raise ValueError("n_out=None: the number of outputs may be left open with a custom_head only.")
 
     def build(self, pretrained: bool = False) -> nn.Sequential:
         """`nn.Sequential(body, head)`: (bs, n_in, h, w) to (bs, n_out). Only the body is ever pretrained."""
@@ -49,7 +51,8 @@ class VisionModel(Portable):
         if self.custom_head is not None:
             return self.custom_head if isinstance(self.custom_head, nn.Module) else self.custom_head()
         nf, *spatial = output_shape(body, self.n_in)
-        return create_head(nf, self.n_out, self.lin_ftrs, self.ps, self.concat_pool, pool=bool(spatial))  # type: ignore[arg-type]
+        n_out = cast(int, self.n_out)
+        return create_head(nf, n_out, self.lin_ftrs, self.ps, self.concat_pool, pool=bool(spatial))
 
     def prepare(self, data: DataBunch) -> DataBunch:
         """`data` normalised as the weights were trained; asked by the learner for all data that it is given."""
