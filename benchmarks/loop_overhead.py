@@ -1,6 +1,6 @@
 """What the training loop costs on top of PyTorch: a small network, where every microsecond of Python shows.
 
-    python benchmarks/loop_overhead.py --rounds 7
+    python benchmarks/loop_overhead.py --rounds 5
 
 Trains a perceptron of 32–64–10 units with fused AdamW on one thread: by a loop written by hand, by `learn.fit` and by
 `learn.fit_one_cycle`. Every run is a process of its own; those of a round follow each other, so that whatever else the
@@ -31,9 +31,9 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7, help="how often each contender runs")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each contender runs")
     parser.add_argument("--batches", type=int, default=500, help=f"batches of {BS} in an epoch")
-    parser.add_argument("--epochs", type=int, default=20, help="epochs that are timed, after one that is not")
+    parser.add_argument("--epochs", type=int, default=10, help="epochs that are timed, after one that is not")
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=DATA)
     parser.add_argument("--contender", choices=CONTENDERS, help="run this one here and print its seconds per batch")
     return parser.parse_args()

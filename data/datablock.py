@@ -76,16 +76,17 @@ class DataBlock(Portable):
                   sampler: Iterable[int] | None = None) -> DataBunch:  # fmt: skip
         """Loaders for `source`.
 
-        `bs` and `val_bs` (by default `bs`) in items; `num_workers` processes read items (by default one per core);
-        `seed` governs order and augmentation (by default drawn from torch's global generator, which `set_seed`
-        governs); `sampler` replaces shuffling: any iterable of positions in the training set, asked anew each epoch.
+        `bs` and `val_bs` (by default `bs`) in items; `num_workers` processes read items (by default one per core, none
+        where training runs on the CPU itself); `seed` governs order and augmentation (by default drawn from torch's
+        global generator, which `set_seed` governs); `sampler` replaces shuffling: any iterable of positions in the
+        training set, asked anew each epoch.
         Raises ValueError where `bs` exceeds the training set, and what `datasets` raises.
         """
         device = torch.device(device) if device is not None else default_device()
         train, valid = self.datasets(source, fresh_seed() if seed is None else seed)
         if drop_last:
             check_batch_size(len(sampler) if isinstance(sampler, Sized) else len(train), bs)
-        workers = default_workers() if num_workers is None else num_workers
+        workers = default_workers(device) if num_workers is None else num_workers
         train_dl = make_loader(train, bs, workers, device, shuffle, drop_last, sampler)
         valid_dl = make_loader(valid, val_bs or bs, workers, device)
         tfms = self._batch_tfms()

@@ -25,6 +25,10 @@ def get_files(path: str | Path, extensions: str | Iterable[str] | None = None, r
     `extensions` as ['.csv', '.txt'] (any case); `folders` limits the search to these folders directly below `path`.
     Raises FileNotFoundError where `path` or one of `folders` is not a folder.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"files are looked for in a folder, not a {type(path).__name__}: leave get_items out for a list."
+        )
     roots = [Path(path) / folder for folder in _names(folders)] if folders else [Path(path)]
     wanted = {f".{e.lower().removeprefix('.')}" for e in _names(extensions)} if extensions is not None else None
     found = (file for root in roots for file in _walk(root, recurse))

@@ -79,10 +79,13 @@ class _Loader(DataLoader):
         return iterator
 
 
-def default_workers() -> int:
-    """As many workers as this process may use cores, at most 8; 0 where processes cannot be forked."""
+def default_workers(device: torch.device) -> int:
+    """As many workers as this process may use cores, at most 8; 0 where processes cannot be forked.
+
+    0 on a CPU, too: its cores are busy with training, and workers that take one away slow all of its threads down.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores) if CAN_FORK else 0
+    return min(8, cores) if CAN_FORK and device.type != "cpu" else 0
 
 
 def make_loader(dataset: Dataset | ForeignDataset, bs: int, num_workers: int, device: torch.device,

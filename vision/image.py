@@ -14,7 +14,6 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from ..data.blocks import Block
-from ..data.loaders import default_workers
 from ..data.transforms import Transform
 from .transforms import ToFloat
 
@@ -141,7 +140,7 @@ class ImageBlock(Block):
 def verify_images(fnames: Iterable[str | Path]) -> list[Path]:
     """Which of the files cannot be decoded as an image, in their order; each is read whole."""
     files = [Path(f) for f in fnames]
-    with ThreadPoolExecutor(max(1, default_workers())) as pool:
+    with ThreadPoolExecutor() as pool:
         good = list(pool.map(_is_image, files))
     return [file for file, ok in zip(files, good, strict=True) if not ok]
 

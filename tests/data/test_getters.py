@@ -156,3 +156,8 @@ def test_item_name_hands_on_the_name_alone():
 def test_getters_print_and_compare_by_their_fields():
     assert repr(RegexLabeller("(a)")) == "RegexLabeller(pat='(a)')"
     assert ColReader("a") == ColReader("a") != ColReader("b")
+
+
+def test_a_list_where_a_folder_is_expected_says_that_it_needs_no_get_items(tmp_path):
+    with pytest.raises(TypeError, match="leave get_items out"):
+        get_image_files([tmp_path / "a.png"])

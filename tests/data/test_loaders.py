@@ -233,11 +233,12 @@ def test_two_passes_without_workers_go_side_by_side():
 def test_workers_are_as_many_as_the_cores_that_may_be_used(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(64), raising=False)
     monkeypatch.setattr("warmstart.data.loaders.CAN_FORK", True)
-    assert default_workers() == 8
+    assert default_workers(torch.device("cuda")) == 8
+    assert default_workers(torch.device("cpu")) == 0
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(3), raising=False)
-    assert default_workers() == 3
+    assert default_workers(torch.device("cuda")) == 3
     monkeypatch.setattr("warmstart.data.loaders.CAN_FORK", False)
-    assert default_workers() == 0
+    assert default_workers(torch.device("cuda")) == 0
 
 
 # ---- any loader
