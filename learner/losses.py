@@ -82,7 +82,7 @@ class CrossEntropyLoss(_ClassLoss):
         if targ.is_floating_point():
             shape, flat_targ = pred.select(self.axis, 0).shape, classes_second(targ, self.axis).to(logits.dtype)
         else:
-            shape, flat_targ = targ.shape, targ.reshape(logits.select(1, 0).shape).long()
+            shape, flat_targ = targ.shape, targ.reshape(logits.shape[:1] + logits.shape[2:]).long()
         loss = F.cross_entropy(
             logits, flat_targ, weights_like(logits, self.weight), ignore_index=self.ignore_index,
             reduction=self.reduction, label_smoothing=self.label_smoothing,

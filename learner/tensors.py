@@ -30,6 +30,8 @@ def as_values(pred: Tensor, targ: Tensor) -> tuple[Tensor, Tensor]:
 
 def classes_second(x: Tensor, axis: int) -> Tensor:
     """`x` with its classes on axis 1, where PyTorch wants them, without a copy if they are there or last already."""
+    if x.ndim == 2 and axis in (-1, 1):  # the usual case, which costs no view
+        return x
     if axis % x.ndim == x.ndim - 1:
         return x.reshape(-1, x.shape[-1])
     return x.movedim(axis, 1)
