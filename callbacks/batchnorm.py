@@ -14,7 +14,9 @@ class BnFreeze(Callback):
     """Let the BatchNorm layers of `module` normalise by their stored statistics in training too, and keep these.
 
     Statistics of a few hundred images of one's own are worse than those of the million that a network was pretrained
-    on, and what a layer does in training is then what it does in validation. Weight and bias train as ever.
+    on, and what a layer does in training is then what it does in validation. Weight and bias train as ever. Large steps
+    of the layers between are no longer evened out: keep the body's learning rate low (1e-5 to 1e-4), and for images
+    unlike photos train without this callback.
     """
 
     order = -30  # before anything looks at the model

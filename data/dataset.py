@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from .blocks import Block
-from .items import item_at, kind, short, take
+from .items import item_at, kind, short
 from .portable import Portable
 from .randomness import Randomness, kept_generators, seed_generators
 from .transforms import Transform
 
-__all__ = ["Collated", "Dataset", "Draw", "ItemError", "take"]
+__all__ = ["Collated", "Dataset", "Draw", "ItemError"]
 
 
 class ItemError(ValueError):

@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..data.dataset import Dataset, take
+from ..data.dataset import Dataset
+from ..data.items import take
 from ..data.loaders import DeviceLoader
 from ..data.show import draw_grid, show_table
 from .loop import as_loader
