@@ -1,5 +1,7 @@
 """BatchNorm of pretrained networks."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -7,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .core import Callback
 
-__all__ = ["BnFreeze"]
+__all__ = ["BnFreeze", "kept_statistics"]
 
 
 class BnFreeze(Callback):
@@ -27,3 +29,16 @@ class BnFreeze(Callback):
     def before_train(self, learn: Any) -> None:
         for layer in self.layers:
             layer.eval()
+
+
+@contextmanager
+def kept_statistics(model: nn.Module) -> Iterator[None]:
+    """Inside, BatchNorm layers normalise as ever, but their running statistics stay as they are."""
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    for layer in layers:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.track_running_stats = True

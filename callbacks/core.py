@@ -62,10 +62,12 @@ class Callback:
 
     In each event callbacks run by `order`, smaller first; equal ones in the order they were added. A stage that is
     cancelled – by its exception, Ctrl-C or an error – runs `after_cancel_<stage>` so that things can be put back, and
-    if it was its exception `after_<stage>` too. `after_create` is told when a learner gets the callback.
+    if it was its exception `after_<stage>` too, but for `after_step`: that means that the optimizer has stepped.
+    `after_create` is told when a learner gets the callback.
     """
 
     order: int = 0
+    real_runs_only: bool = False  # left out where nothing may be kept or decided: in lr_find and a dry run
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)

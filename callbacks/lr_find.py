@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from .core import Callback, CancelFit, CancelValidate
-from .schedule import sched_exp, set_hyper
+from .hyper import set_hyper
+from .schedule import sched_exp
 
 __all__ = ["LRFinder", "minimum", "slide", "steep", "valley"]
 
@@ -30,27 +31,31 @@ class LRFinder(Callback):
         self.lrs: list[float] = []
         self.losses: list[float] = []
         self.suggestions: dict[str, float] = {}
-        self.average = 0.0
+        self.average, self.of_step = 0.0, []  # losses of the batches since the last step
 
     def before_batch(self, learn: Any) -> None:
         self.lr = self.sched(len(self.lrs) / max(1, self.num_it - 1))
         set_hyper(learn.opt, "lr", [self.lr])
 
     def after_loss(self, learn: Any) -> None:
-        self.average = self.beta * self.average + (1 - self.beta) * float(learn.loss.detach())
-        smooth = self.average / (1 - self.beta ** (len(self.lrs) + 1))
-        if not math.isfinite(smooth) or (self.stop_div and self._diverged(smooth)):
+        self.of_step.append(float(learn.loss.detach()))
+        if not math.isfinite(self.of_step[-1]):
             raise CancelFit
+
+    def after_step(self, learn: Any) -> None:
+        self.average = self.beta * self.average + (1 - self.beta) * sum(self.of_step) / len(self.of_step)
+        smooth = self.average / (1 - self.beta ** (len(self.lrs) + 1))
+        if self.stop_div and self._diverged(smooth):
+            raise CancelFit
+        self.of_step = []
         self.lrs.append(self.lr)
         self.losses.append(smooth)
+        if len(self.lrs) >= self.num_it:
+            raise CancelFit
 
     def _diverged(self, smooth: float) -> bool:
         best = min(self.losses, default=smooth)
         return smooth > best + 3 * abs(best)  # 4 times a positive one
-
-    def after_batch(self, learn: Any) -> None:
-        if len(self.lrs) >= self.num_it:
-            raise CancelFit
 
     def before_validate(self, learn: Any) -> None:
         raise CancelValidate

@@ -22,6 +22,7 @@ class Recorder(Callback):
     """
 
     order = -10
+    real_runs_only = True
 
     def __init__(self):
         self.rows: list[dict[str, Any]] = []
@@ -53,6 +54,14 @@ class Recorder(Callback):
         self.epoch_ends.append(len(self.lrs))
 
     # ---- reading
+
+    def monitored(self, name: str) -> float:
+        """The last epoch's `name`: a loss, a metric, or what a system logged. ValueError names what there is."""
+        row = self.rows[-1]
+        if name not in row:
+            known = ", ".join(key for key in row if key not in ("epoch", "time"))
+            raise ValueError(f"There is no {name!r} to monitor: this epoch gave {known}.")
+        return row[name]
 
     @property
     def losses(self) -> list[float]:

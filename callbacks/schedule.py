@@ -14,15 +14,13 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from torch.optim import Optimizer, RMSprop
-
 from .core import Callback
+from .hyper import hyper_key, set_group_hyper
 
-__all__ = ["ParamScheduler", "Schedule", "combine_scheds", "combined_cos", "has_momentum", "sched_cos", "sched_exp",
-           "sched_lin", "sched_no", "sched_poly", "set_hyper"]  # fmt: skip
+__all__ = ["ParamScheduler", "Schedule", "combine_scheds", "combined_cos", "combined_lin", "flat_cos", 
+           "sched_cos", "sched_exp", "sched_lin", "sched_no", "sched_poly", "sgdr", "warmup_cos", "wsd"]  # fmt: skip
 
 Schedule = Callable[[float], float]
-ALIASES = {"mom": "momentum", "wd": "weight_decay"}
 
 
 class _Anneal(partial):
@@ -113,43 +111,36 @@ def combined_cos(pct: float, start: float, middle: float, end: float) -> Schedul
     return combine_scheds([pct, 1 - pct], [sched_cos(start, middle), sched_cos(middle, end)])
 
 
-def set_hyper(opt: Optimizer, name: str, values: Sequence[float]) -> None:
-    """Set a hyper-parameter of `opt`, one value for each layer group (a single one serves all).
+def combined_lin(pct: float, start: float, middle: float, end: float) -> Schedule:
+    """A line from `start` to `middle` over the first `pct`, then one to `end`: linear warm-up and decay."""
+    return combine_scheds([pct, 1 - pct], [sched_lin(start, middle), sched_lin(middle, end)])
 
-    `name` is 'lr', 'mom' (momentum, or betas[0]), 'beta2', 'wd' (weight decay; groups without decay stay so), or any
-    key of the optimizer's parameter groups. Raises KeyError for a name that the optimizer does not have.
+
+def warmup_cos(pct: float, start: float, middle: float, end: float) -> Schedule:
+    """A line from `start` to `middle` over the first `pct`, then cosine to `end`: the way of most transformers."""
+    return combine_scheds([pct, 1 - pct], [sched_lin(start, middle), sched_cos(middle, end)])
+
+
+def flat_cos(pct: float, start: float, end: float) -> Schedule:
+    """Constant over the first `pct`, then cosine to `end`."""
+    return combine_scheds([pct, 1 - pct], [sched_no(start, start), sched_cos(start, end)])
+
+
+def wsd(pct_warmup: float, pct_decay: float, start: float, middle: float, end: float) -> Schedule:
+    """Warm-up, stable, decay: a line up, a plateau at `middle`, a line down to `end` (Hu et al. 2024, arXiv:2404.06395).
+
+    The plateau can be as long as one likes, and training resumed from any point of it.
     """
-    _key(opt, name)
-    for group in opt.param_groups:
-        _set(group, name, values[group.get("layer_group", 0)] if len(values) > 1 else values[0])
+    stable = 1 - pct_warmup - pct_decay
+    return combine_scheds(
+        [pct_warmup, stable, pct_decay], [sched_lin(start, middle), sched_no(middle, middle), sched_lin(middle, end)]
+    )
 
 
-def _set(group: dict[str, Any], name: str, value: float) -> None:
-    """Set a hyper-parameter of one parameter group."""
-    if name == "lr":
-        group["lr"] = value
-    elif name == "mom" and "betas" in group:
-        group["betas"] = (value, group["betas"][1])
-    elif name == "beta2":
-        group["betas"] = (group["betas"][0], value)
-    elif name != "wd" or group.get("decay", True):
-        group[ALIASES.get(name, name)] = value
-
-
-def _key(opt: Optimizer, name: str) -> str:
-    """The key of the parameter groups that holds `name`. Raises KeyError where there is none."""
-    group = opt.param_groups[0]
-    key = "betas" if name in ("mom", "beta2") and "betas" in group else ALIASES.get(name, name)
-    if key not in group:
-        known = [k for k in group if k not in ("params", "layer_group", "decay")]
-        raise KeyError(f"{type(opt).__name__} has no {name!r}: its hyper-parameters are {', '.join(known)}")
-    return key
-
-
-def has_momentum(opt: Optimizer) -> bool:
-    """Whether 'mom' can be scheduled. RMSprop cannot start with a momentum once it has stepped without."""
-    group = opt.param_groups[0]
-    return "betas" in group or (group.get("momentum", 0) > 0 if isinstance(opt, RMSprop) else "momentum" in group)
+def sgdr(n_cycles: int, cycle_mult: float, start: float, end: float = 0.0) -> Schedule:
+    """`n_cycles` of cosine from `start` to `end`, each `cycle_mult` times as long as the last (arXiv:1608.03983)."""
+    lengths = [cycle_mult**i for i in range(n_cycles)]
+    return combine_scheds([length / sum(lengths) for length in lengths], [sched_cos(start, end)] * n_cycles)
 
 
 def _as_list(scheds: Schedule | Sequence[Schedule]) -> list[Schedule]:
@@ -163,6 +154,7 @@ class ParamScheduler(Callback):
     """
 
     order = -20
+    real_runs_only = True  # the learning rate finder has a schedule of its own
 
     def __init__(self, scheds: Mapping[str, Schedule | Sequence[Schedule]]):
         self.scheds: dict[str, list[Schedule]] = {name: _as_list(value) for name, value in scheds.items()}
@@ -176,14 +168,14 @@ class ParamScheduler(Callback):
             if len(scheds) not in (1, n_groups):
                 raise ValueError(f"{len(scheds)} schedules of {name!r} for {n_groups} layer groups: give one for each.")
         self.of_groups = {name: scheds * (n_groups // len(scheds)) for name, scheds in self.scheds.items()}
-        keys = [_key(learn.opt, name) for name in self.scheds if name != "lr"]
+        keys = [hyper_key(learn.opt, name) for name in self.scheds if name != "lr"]
         self.before = [{key: group[key] for key in keys} for group in groups]
 
     def before_batch(self, learn: Any) -> None:
         if learn.training:
             for group in learn.opt.param_groups:
                 for name, scheds in self.of_groups.items():
-                    _set(group, name, scheds[group.get("layer_group", 0)](learn.pct_train))
+                    set_group_hyper(group, name, scheds[group.get("layer_group", 0)](learn.pct_train))
 
     def after_fit(self, learn: Any) -> None:
         for group, values in zip(learn.opt.param_groups, self.before, strict=False):

@@ -5,6 +5,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -120,10 +121,13 @@ class DeviceLoader:
         _check_loader(dl)
         self.dl, self.device, self.batch_tfms = dl, device, list(batch_tfms)
         self.blocks, self.training = blocks, training
+        self.limit: int | None = None  # batches to give at most; None: all
+        self.replay: list | None = None  # batches to give instead, prepared already
         self.items: list[int] | None = None  # the last batch's items as positions in the dataset, where they are known
 
     def __len__(self) -> int:
-        return len(self.dl)  # type: ignore[arg-type]  # a TypeError of Python's where there is none
+        n = len(self.dl if self.replay is None else self.replay)  # type: ignore[arg-type]  # a TypeError of Python's where there is none
+        return n if self.limit is None else min(n, self.limit)
 
     def __repr__(self) -> str:
         return f"DeviceLoader({kind(self.dl)} on {self.device}, batch_tfms={self.batch_tfms})"
@@ -134,7 +138,7 @@ class DeviceLoader:
         try:
             return len(self)
         except TypeError:
-            return None
+            return self.limit
 
     @property
     def dataset(self) -> Any:
@@ -160,7 +164,10 @@ class DeviceLoader:
                 part.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
-        batches = iter(self.dl)
+        if self.replay is not None:
+            yield from self.replay
+            return
+        batches = islice(self.dl, self.limit)
         mine = self._passes()
         while True:
             try:

@@ -3,39 +3,71 @@
 from .export import load_learner
 from .inference import Prediction
 from .interpretation import ClassificationInterpretation, Interpretation
+from .layerwise import Lamb, Lars
 from .learner import Learner
+from .lookahead import Lookahead, ranger
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, FocalLoss, L1Loss, LabelSmoothingCrossEntropy, MSELoss
-from .metrics import accuracy, accuracy_multi, error_rate, exp_rmspe, mae, mse, rmse, top_k_accuracy
-from .metrics_collected import APScoreBinary, RocAuc, RocAucBinary, SpearmanCorrCoef, sklearn_metric
-from .metrics_confusion import BalancedAccuracy, CohenKappa, F1Score, FBeta, MatthewsCorrCoef, Precision, Recall
-from .metrics_running import ExplainedVariance, PearsonCorrCoef, Perplexity, R2Score
-from .optim import SGD, AdamW, trainable_params
+from .losses_combined import CombinedLoss
+from .losses_overlap import DiceLoss
+from .metrics import accuracy, accuracy_multi, error_rate, top_k_accuracy
+from .metrics_collected import APScore, APScoreBinary, RocAuc, RocAucBinary, SpearmanCorrCoef, sklearn_metric
+from .metrics_confusion import (
+    BalancedAccuracy,
+    CohenKappa,
+    F1Score,
+    FBeta,
+    Jaccard,
+    MatthewsCorrCoef,
+    Precision,
+    Recall,
+)
+from .metrics_overlap import Dice, DiceMulti, JaccardCoeff, JaccardCoeffMulti, foreground_acc
+from .metrics_running import ExplainedVariance, PearsonCorrCoef, Perplexity, R2Score, exp_rmspe, mae, mse, rmse
+from .metrics_text import CorpusBLEU
+from .optim import SGD, Adagrad, Adam, AdamW, NAdam, RAdam, RMSprop, trainable_params
 from .random_state import set_seed
 
 __all__ = [
     "SGD",
+    "APScore",
     "APScoreBinary",
+    "Adagrad",
+    "Adam",
     "AdamW",
     "BCEWithLogitsLoss",
     "BalancedAccuracy",
     "ClassificationInterpretation",
     "CohenKappa",
+    "CombinedLoss",
+    "CorpusBLEU",
     "CrossEntropyLoss",
+    "Dice",
+    "DiceLoss",
+    "DiceMulti",
     "ExplainedVariance",
     "F1Score",
     "FBeta",
     "FocalLoss",
     "Interpretation",
+    "Jaccard",
+    "JaccardCoeff",
+    "JaccardCoeffMulti",
     "L1Loss",
     "LabelSmoothingCrossEntropy",
+    "Lamb",
+    "Lars",
     "Learner",
+    "Lookahead",
     "MSELoss",
     "MatthewsCorrCoef",
+    "NAdam",
     "PearsonCorrCoef",
     "Perplexity",
     "Precision",
     "Prediction",
     "R2Score",
+    "RAdam",
+    "RMSprop",
     "Recall",
     "RocAuc",
     "RocAucBinary",
@@ -44,9 +76,11 @@ __all__ = [
     "accuracy_multi",
     "error_rate",
     "exp_rmspe",
+    "foreground_acc",
     "load_learner",
     "mae",
     "mse",
+    "ranger",
     "rmse",
     "set_seed",
     "sklearn_metric",

@@ -16,6 +16,7 @@ from ..data.loaders import DeviceLoader
 from ..data.show import show_samples
 from .loop import as_loader
 from .losses import loss_activation, loss_decodes
+from .stages import changed
 
 __all__ = ["GatherPreds", "Prediction", "batch_predict", "get_preds", "loss_not_reduced", "predict", "show_results"]
 
@@ -110,12 +111,8 @@ def loss_not_reduced(learn: Any) -> Iterator[None]:
         raise TypeError(
             f"{loss!r} has no reduction to switch off: losses per item need an attribute or argument `reduction`."
         )
-    before = getattr(obj, name)
-    setattr(obj, name, value)
-    try:
+    with changed(obj, name, value):
         yield
-    finally:
-        setattr(obj, name, before)
 
 
 def _takes_reduction(loss: Callable) -> bool:

@@ -6,40 +6,33 @@ override. Nothing here waits for the accelerator, but for one look at the target
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..callbacks import core
 from ..data.batch import batch_size, split_batch
 from ..data.bunch import DataBunch
 from ..data.loaders import DeviceLoader
+from .stages import Stages, failed_handler
 
 __all__ = ["Loop", "as_loader"]
 
-CANCEL = {
-    "fit": core.CancelFit,
-    "epoch": core.CancelEpoch,
-    "train": core.CancelTrain,
-    "validate": core.CancelValidate,
-    "batch": core.CancelBatch,
-    "backward": core.CancelBackward,
-    "step": core.CancelStep,
-}
 PLACE = ("dl", "training", "iter", "n_iter", "pct_train", "xb", "yb", "pred", "loss", "results", "_heard", "_stages")
 
 
-class Loop:
+class Loop(Stages):
     """Runs a model over data and tells `cbs` about it; `Learner` adds all that a person calls."""
 
     # where the loop is: for callbacks to read
     fitting = training = False
     epoch = n_epoch = iter = train_iter = 0
     n_iter: int | None = None  # batches in this stage; None where the loader cannot know
-    pct_train = 0.0  # batches done / batches in this fit
+    n_steps = 0  # of the optimizer, in this fit
+    max_steps: int | None = None  # where this fit is to end, if not after its epochs
+    pct_train = 0.0  # batches done / batches in this fit, or steps / max_steps
     epochs_begun = 0  # in all fits; the randomness of an epoch follows from its number
 
     # the batch: for callbacks to read and change
@@ -48,13 +41,13 @@ class Loop:
     yb: tuple = ()
     pred: Any = None
     loss: Any = None
+    precision: Callable[[], AbstractContextManager] = nullcontext  # what forward pass and loss run in
 
     def __init__(self, data: DataBunch, model: nn.Module, loss_func: Any):
+        super().__init__()
         self.data, self.model, self.loss_func = data, model, loss_func
         self.opt: Any = None
-        self.cbs: list[core.Callback] = []
         self.results: dict[str, float] = {}  # what the last validation gave, by name
-        self._resolve_handlers()
 
     @property
     def bs(self) -> int:
@@ -66,14 +59,17 @@ class Loop:
         """Train for `n_epoch` epochs with the optimizer as it is."""
         if self.fitting:
             raise RuntimeError("fit was called within a fit. A callback may call validate or get_preds, but not train.")
-        self.n_epoch, self.epoch, self.train_iter, self.fitting = n_epoch, 0, 0, True
+        self.n_epoch, self.epoch, self.train_iter, self.n_steps, self.fitting = n_epoch, 0, 0, 0, True
         try:
             self._resolve_handlers()
             self._begin(self.data.train_dl, training=True)
             self.zero_grad()  # an interrupted fit may have left gradients
             self._run("fit", self._fit)
+        except Exception as error:
+            _add_hints(error)
+            raise
         finally:
-            self.fitting = False
+            self.fitting, self.max_steps = False, None
             self.dl, self.xb, self.yb, self.pred, self.loss = (), (), (), None, None  # and the memory that they hold
 
     def run_validation(self, dl: DeviceLoader) -> dict[str, float]:
@@ -118,11 +114,20 @@ class Loop:
         self.dl, self.training, self.iter, self.results = dl, training, 0, {}
         self.n_iter = dl.n_batches if isinstance(dl, DeviceLoader) else None
         if training:
-            self.pct_train = self.epoch / self.n_epoch if self.n_epoch else 0.0
+            self._note_progress(0)
         self.model.train(training)
 
+    def _note_progress(self, batches_done: int) -> None:
+        """Set `pct_train`, where it can be known: to no more than 1, for a loader that understates its length."""
+        if self.max_steps:
+            self.pct_train = min(1.0, self.n_steps / self.max_steps)
+        elif self.n_iter:
+            self.pct_train = min(1.0, (self.epoch * self.n_iter + batches_done) / (self.n_epoch * self.n_iter or 1))
+        elif not batches_done:
+            self.pct_train = self.epoch / self.n_epoch if self.n_epoch else 0.0
+
     def _all_batches(self) -> None:
-        n_inp, n_iter = self.data.n_inp, self.n_iter
+        n_inp = self.data.n_inp
         with torch.set_grad_enabled(self.training):
             for number, batch in enumerate(self.dl):
                 self.iter = number
@@ -130,51 +135,32 @@ class Loop:
                 self._run("batch", self._batch)
                 if self.training:
                     self.train_iter += 1
-                    if n_iter:  # and no more than 1, for a loader that understates its length
-                        self.pct_train = min(1.0, (self.epoch * n_iter + number + 1) / (self.n_epoch * n_iter))
+                    self._note_progress(number + 1)
 
     def _batch(self) -> None:
-        self.pred = self.forward()
-        for handler in self._heard["after_pred"]:
-            handler(self)
-        if not self.yb and not self.training:
-            return
-        self.loss = self.compute_loss()
-        for handler in self._heard["after_loss"]:
-            handler(self)
+        with self.precision():
+            self.pred = self.forward()
+            for handler in self._heard["after_pred"]:
+                handler(self)
+            if not self.yb and not self.training:
+                return
+            self.loss = self.compute_loss()
+            for handler in self._heard["after_loss"]:
+                handler(self)
         if self.training:
+            loss = self.loss
             self._run("backward", self.backward)
-            if self._run("step", self.step):
-                self.zero_grad()
+            self.loss = loss  # callbacks may have scaled it for the backward pass
+            self.take_step()
 
-    def _resolve_handlers(self) -> None:
-        """Find out once who hears what, so that an event that nobody hears costs nothing."""
-        heard = self._heard = core.handlers(self.cbs)
-        self._stages = {
-            stage: (heard[f"before_{stage}"], heard[f"after_{stage}"], heard[f"after_cancel_{stage}"], cancel)
-            for stage, cancel in CANCEL.items()
-        }
+    def take_step(self) -> None:
+        """Step the optimizer, announced, and drop the gradients; where the step is cancelled, keep them."""
+        if self._run("step", self._step):
+            self.zero_grad()
 
-    def _run(self, stage: str, work: Callable[[], None]) -> bool:
-        """Event, work, event; a stage that ends early – cancelled, interrupted, failed – says so first.
-
-        Returns whether the work was done to its end.
-        """
-        before, after, after_cancel, cancel = self._stages[stage]
-        complete = False
-        try:
-            for handler in before:
-                handler(self)
-            work()
-            complete = True
-        except BaseException as error:
-            for handler in after_cancel:
-                handler(self)
-            if not isinstance(error, cancel):
-                raise
-        for handler in after:
-            handler(self)
-        return complete
+    def _step(self) -> None:
+        self.step()
+        self.n_steps += 1
 
     @contextmanager
     def _kept_place(self) -> Iterator[None]:
@@ -228,6 +214,21 @@ class Loop:
         for group in self.opt.param_groups:
             for param in group["params"]:
                 param.grad = None
+
+
+def _add_hints(error: Exception) -> None:
+    """Say with an error where in the callbacks it came from, and what helps against a lack of memory."""
+    notes = []
+    if place := failed_handler(error.__traceback__):
+        notes.append(f"This happened in the callback's {place}.")
+    if isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error):
+        notes.append(
+            "The device's memory was too small for a batch. Take a smaller bs, with GradientAccumulation to step as "
+            "seldom as before; to_bf16() or to_fp16(); or GradientCheckpointing. The learner can go on."
+        )
+    for note in notes:
+        if hasattr(error, "add_note"):  # from Python 3.11 on
+            error.add_note(note)
 
 
 def _check_loss(loss: Any) -> None:

@@ -37,7 +37,7 @@ __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "FocalLoss", "L1Loss", "Labe
            "loss_activation", "loss_decodes"]  # fmt: skip
 
 
-class _ClassLoss(Portable):
+class ClassLoss(Portable):
     """What losses of one class per target share: predictions with a class `axis`, targets without it."""
 
     axis: int
@@ -62,7 +62,7 @@ class _ClassLoss(Portable):
 
 
 @dataclass
-class CrossEntropyLoss(_ClassLoss):
+class CrossEntropyLoss(ClassLoss):
     """Cross-entropy of logits `pred` and integer classes `targ`, whatever their shapes: the class axis is `axis`.
 
     `pred` is `(bs, c)`, `(bs, seq, c)`, or with `axis=1` `(bs, c, h, w)`; `targ` is the same without the class axis.
@@ -91,7 +91,7 @@ class CrossEntropyLoss(_ClassLoss):
 
 
 @dataclass
-class LabelSmoothingCrossEntropy(_ClassLoss):
+class LabelSmoothingCrossEntropy(ClassLoss):
     """`CrossEntropyLoss(label_smoothing=eps)` under fast.ai's name."""
 
     eps: float = 0.1
@@ -105,7 +105,7 @@ class LabelSmoothingCrossEntropy(_ClassLoss):
 
 
 @dataclass
-class FocalLoss(_ClassLoss):
+class FocalLoss(ClassLoss):
     """Cross-entropy times `(1 - p)**gamma`, p the true class's probability: easy targets fade.
 
     Lin et al. 2017, arXiv:1708.02002, for any number of classes. Shapes are those of `CrossEntropyLoss`, with integer

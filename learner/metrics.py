@@ -25,7 +25,7 @@ from .loss_checks import check_same_count
 from .tensors import as_values, double_precision
 
 __all__ = ["AverageMetric", "Metric", "StatefulMetric", "accuracy", "accuracy_multi", "as_metric", "averaged_as",
-           "error_rate", "exp_rmspe", "mae", "metric_name", "mse", "rmse", "top_k_accuracy"]  # fmt: skip
+           "error_rate", "metric_name", "top_k_accuracy"]  # fmt: skip
 
 WHAT_A_METRIC_IS = "A metric is a function (pred, targ) -> scalar tensor, or an object with update, compute and reset"
 
@@ -61,49 +61,20 @@ def accuracy_multi(pred: Tensor, targ: Tensor, thresh: float = 0.5, sigmoid: boo
     return ((pred.sigmoid() if sigmoid else pred) > thresh).eq(targ > 0.5).float().mean()
 
 
-def mse(pred: Tensor, targ: Tensor) -> Tensor:
-    """Mean squared error."""
-    return _errors(pred, targ).square().mean()
-
-
-def mae(pred: Tensor, targ: Tensor) -> Tensor:
-    """Mean absolute error."""
-    return _errors(pred, targ).abs().mean()
-
-
 MetricFunction = TypeVar("MetricFunction", bound=Callable[..., Tensor])
 
 
-def averaged_as(mean: Callable[[Tensor, Tensor], Tensor], then: Callable[[Tensor], Tensor]):
-    """Mark a metric that is `then` of a mean, as a root is: over batches, `mean` is averaged and `then` comes last."""
+def averaged_as(mean: Callable[..., Tensor], then: Callable[[Tensor], Tensor]):
+    """Mark a metric that is `then` of a mean, as a root is: over batches, `mean` is averaged and `then` comes last.
+
+    `mean` takes the metric's arguments and returns a tensor of one number or several, means over the batch's samples.
+    """
 
     def mark(func: MetricFunction) -> MetricFunction:
         func.averaged_as, func.then = mean, then  # type: ignore[attr-defined]
         return func
 
     return mark
-
-
-@averaged_as(mse, then=torch.sqrt)
-def rmse(pred: Tensor, targ: Tensor) -> Tensor:
-    """Root of the mean squared error; over several batches the root of `mse` over all of them."""
-    return mse(pred, targ).sqrt()
-
-
-def _exp_mspe(pred: Tensor, targ: Tensor) -> Tensor:
-    return torch.expm1(_errors(pred, targ)).square().mean()
-
-
-@averaged_as(_exp_mspe, then=torch.sqrt)
-def exp_rmspe(pred: Tensor, targ: Tensor) -> Tensor:
-    """Root mean squared relative error of `exp(pred)` for `exp(targ)`; over batches averaged as `rmse` is."""
-    return _exp_mspe(pred, targ).sqrt()
-
-
-def _errors(pred: Tensor, targ: Tensor) -> Tensor:
-    check_same_count(pred, targ, "A metric of values needs one prediction for each target.")
-    pred, targ = as_values(pred, targ)
-    return pred - targ
 
 
 def predicted_classes(pred: Tensor, targ: Tensor, axis: int) -> tuple[Tensor, Tensor]:
@@ -186,22 +157,32 @@ class AverageMetric(StatefulMetric):
         return torch.stack([mean, torch.ones_like(mean)]) * _n_samples(targ)
 
     def score(self, state: Tensor) -> Tensor:
-        then = getattr(self.func, "then", None)
+        _, then = _mean_and_then(self.func)
         mean = state[0] / state[1]
         return then(mean) if then else mean
 
     def _mean(self, pred: Any, targ: Any) -> Tensor:
-        func = getattr(self.func, "averaged_as", self.func)
+        func, then = _mean_and_then(self.func)
         try:
             value = func(pred, targ)
         except TypeError as error:
             raise TypeError(_not_callable(self.name, error)) from error
+        if then:
+            return double_precision(value)
         if isinstance(value, (int, float, np.generic)):
             value = torch.tensor(value)
         if not isinstance(value, Tensor) or value.numel() != 1:
             what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
             raise ValueError(f"metric `{self.name}` returned {what}, not one number, the mean over the batch.")
         return double_precision(value.reshape(()))
+
+
+def _mean_and_then(func: Callable) -> tuple[Callable, Callable[[Tensor], Tensor] | None]:
+    """What to average over batches for `func`, and what to do with the average; see `averaged_as`."""
+    if isinstance(func, partial):
+        mean, then = _mean_and_then(func.func)
+        return partial(mean, *func.args, **func.keywords), then
+    return getattr(func, "averaged_as", func), getattr(func, "then", None)
 
 
 def _n_samples(targ: Any) -> int:

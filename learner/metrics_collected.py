@@ -19,7 +19,7 @@ from .metrics import StatefulMetric, metric_name, predicted_classes
 from .metrics_running import Moments, as_columns
 from .tensors import double_precision, full_precision, rows
 
-__all__ = ["APScoreBinary", "RocAuc", "RocAucBinary", "SpearmanCorrCoef", "sklearn_metric"]
+__all__ = ["APScore", "APScoreBinary", "RocAuc", "RocAucBinary", "SpearmanCorrCoef", "sklearn_metric"]
 
 
 @dataclass(eq=False)
@@ -61,14 +61,30 @@ class RocAuc(CollectingMetric):
         return rows(pred, self.axis), predicted_classes(pred, targ, self.axis)[1]
 
     def score_all(self, pred: Tensor, targ: Tensor) -> Tensor:
-        if self.multi:
-            scores, positive = double_precision(pred), targ > 0.5
-        else:
-            scores, classes = double_precision(pred).softmax(-1), torch.arange(pred.shape[-1], device=pred.device)
-            positive = targ[:, None] == classes
-            _check_all_known(positive.any(1), f"0…{pred.shape[-1] - 1}")
+        scores, positive = self.each_against_the_rest(pred, targ)
         areas = area_under_roc(scores.T, positive.T)
         return areas[~areas.isnan()].mean()
+
+    def each_against_the_rest(self, pred: Tensor, targ: Tensor) -> tuple[Tensor, Tensor]:
+        """What ranks the samples for each class `(n, c)`, and which of them are of the class."""
+        if self.multi:
+            return double_precision(pred), targ > 0.5
+        positive = targ[:, None] == torch.arange(pred.shape[-1], device=pred.device)
+        _check_all_known(positive.any(1), f"0…{pred.shape[-1] - 1}")
+        return double_precision(pred).softmax(-1), positive
+
+
+@dataclass(eq=False)
+class APScore(RocAuc):
+    """Average precision of each class against the rest, the mean over classes; parameters and shapes as in `RocAuc`.
+
+    Classes that no target has are left out; with `multi` they score 0, as in scikit-learn.
+    """
+
+    def score_all(self, pred: Tensor, targ: Tensor) -> Tensor:
+        scores, positive = self.each_against_the_rest(pred, targ)
+        columns = zip(scores.T, positive.T, positive.any(0) | self.multi, strict=True)
+        return torch.stack([average_precision(score, true) for score, true, counts in columns if counts]).mean()
 
 
 @dataclass(eq=False)
@@ -90,18 +106,14 @@ class RocAucBinary(CollectingMetric):
 
 @dataclass(eq=False)
 class APScoreBinary(RocAucBinary):
-    """Average precision of class 1, the mean of the precision at each positive's rank; shapes as in `RocAucBinary`.
+    """Average precision of class 1; shapes as in `RocAucBinary`.
 
     0 if no target is positive, as in scikit-learn.
     """
 
     def score_all(self, pred: Tensor, targ: Tensor) -> Tensor:
         _check_all_known((targ == 0) | (targ == 1), "0 and 1")
-        positives = pred[targ == 1]
-        if pred.isnan().any():
-            return torch.tensor(torch.nan)
-        precision = _n_at_least(positives, positives) / _n_at_least(positives, pred)
-        return double_precision(precision).mean() if len(positives) else torch.tensor(0.0)
+        return average_precision(pred, targ == 1)
 
 
 @dataclass(eq=False)
@@ -131,6 +143,15 @@ def area_under_roc(scores: Tensor, positive: Tensor) -> Tensor:
     n_positive, n_negative = (double_precision(mask.sum(-1)) for mask in (positive, ~positive))
     rank_sum = average_ranks(scores).where(positive, 0).sum(-1)
     return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+
+
+def average_precision(scores: Tensor, positive: Tensor) -> Tensor:
+    """Mean of the precision at each positive's rank, 0 without any; of `(n,)` scores and bool mask."""
+    if scores.isnan().any():
+        return double_precision(torch.tensor(torch.nan, device=scores.device))
+    found = scores[positive]
+    precision = double_precision(_n_at_least(found, found)) / _n_at_least(found, scores)
+    return precision.mean() if len(found) else precision.new_zeros(())
 
 
 def _n_at_least(thresholds: Tensor, x: Tensor) -> Tensor:

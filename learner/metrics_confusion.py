@@ -17,33 +17,42 @@ from .loss_checks import check_same_count
 from .metrics import StatefulMetric, predicted_classes
 from .tensors import double_precision, full_precision, rows
 
-__all__ = ["BalancedAccuracy", "CohenKappa", "F1Score", "FBeta", "MatthewsCorrCoef", "Precision", "Recall"]
+__all__ = ["BalancedAccuracy", "CohenKappa", "F1Score", "FBeta", "Jaccard", "MatthewsCorrCoef", "Precision", "Recall"]
 
 Average = Literal["binary", "macro", "micro", "weighted"]
 
 
-def class_counts(pred: Tensor, targ: Tensor, axis: int) -> Tensor:
-    """Integer counts `(3, c + 1)`: how often a class was rightly predicted, predicted, true; last, no class at all."""
+def class_counts(pred: Tensor, targ: Tensor, axis: int, ignore_index: int | None = None) -> Tensor:
+    """Integer counts `(3, c + 1)`: how often a class was rightly predicted, predicted, true; last, no class at all.
+
+    Where a target equals `ignore_index`, neither it nor the prediction counts.
+    """
     n = pred.shape[axis]
     guess, targ = predicted_classes(pred, targ, axis)
-    true = _known_or_last(targ, n)
-    return torch.stack([_count(true.where(true == guess, n), n + 1), _count(guess, n + 1), _count(true, n + 1)])
+    true, kept = _known_or_last(targ, n), is_kept(targ, ignore_index)
+    return torch.stack([_count(x, n + 1, kept) for x in (true.where(true == guess, n), guess, true)])
+
+
+def is_kept(targ: Tensor, ignore_index: int | None) -> Tensor:
+    """A bool mask: which targets count."""
+    return torch.ones_like(targ, dtype=torch.bool) if ignore_index is None else targ != ignore_index
 
 
 def confusion_counts(pred: Tensor, targ: Tensor, axis: int) -> Tensor:
     """Counts `(c + 1, c)`, integer: a row for each true class, last for no class at all; a column for each guess."""
     n = pred.shape[axis]
     guess, targ = predicted_classes(pred, targ, axis)
-    return _count(_known_or_last(targ, n) * n + guess, (n + 1) * n).view(n + 1, n)
+    cell = _known_or_last(targ, n) * n + guess
+    return _count(cell, (n + 1) * n, torch.ones_like(cell)).view(n + 1, n)
 
 
 def _known_or_last(targ: Tensor, n: int) -> Tensor:
     return targ.long().where((targ >= 0) & (targ < n), n)
 
 
-def _count(x: Tensor, length: int) -> Tensor:
-    """How often each of 0…length − 1 occurs in `x`; bincount would wait for the device."""
-    return torch.zeros(length, dtype=torch.long, device=x.device).index_add_(0, x, torch.ones_like(x))
+def _count(x: Tensor, length: int, kept: Tensor) -> Tensor:
+    """How often each of 0…length − 1 occurs in `x`, where `kept`; bincount would wait for the device."""
+    return torch.zeros(length, dtype=torch.long, device=x.device).index_add_(0, x, kept.long())
 
 
 def _check_all_known(n_unknown: Tensor, n: int) -> None:
@@ -96,7 +105,7 @@ class _ClassScore(StatefulMetric):
         return class_counts(pred, targ, self.axis)
 
     def score(self, state: Tensor) -> Tensor:
-        counts = double_precision(state) if self.multi else _of_known(state)
+        counts = double_precision(state) if self.multi else of_known(state)
         weights = torch.ones_like(counts[0]) if self.multi else (counts[1] + counts[2] > 0).to(counts.dtype)
         match self.average or ("binary" if counts.shape[1] == 2 and not self.multi else "macro"):
             case "binary":
@@ -108,7 +117,7 @@ class _ClassScore(StatefulMetric):
         return divide((self.class_score(*counts) * weights).sum(), weights.sum())
 
 
-def _of_known(counts: Tensor) -> Tensor:
+def of_known(counts: Tensor) -> Tensor:
     """`class_counts` as floats `(3, c)`; ValueError if a target was of no class."""
     _check_all_known(counts[2, -1], counts.shape[1] - 1)
     return double_precision(counts[:, :-1])
@@ -158,6 +167,14 @@ class F1Score(_ClassScore):
 
 
 @dataclass(eq=False)
+class Jaccard(_ClassScore):
+    """Targets and predictions of a class that agree, of all that are either; for the parameters see `Precision`."""
+
+    def class_score(self, right: Tensor, predicted: Tensor, true: Tensor) -> Tensor:
+        return divide(right, predicted + true - right)
+
+
+@dataclass(eq=False)
 class BalancedAccuracy(StatefulMetric):
     """Mean recall of the classes that occur in the targets (Brodersen et al. 2010); `pred` has a class `axis`."""
 
@@ -167,7 +184,7 @@ class BalancedAccuracy(StatefulMetric):
         return class_counts(pred, targ, self.axis)
 
     def score(self, state: Tensor) -> Tensor:
-        right, _, true = _of_known(state)
+        right, _, true = of_known(state)
         return divide(divide(right, true).sum(), (true > 0).sum())
 
 
@@ -213,7 +230,7 @@ class MatthewsCorrCoef(StatefulMetric):
         return class_counts(pred, targ, self.axis)
 
     def score(self, state: Tensor) -> Tensor:
-        right, predicted, true = _of_known(state)
+        right, predicted, true = of_known(state)
         n = true.sum()
         covariance = right.sum() * n - predicted @ true
         return divide(covariance, ((n**2 - predicted @ predicted) * (n**2 - true @ true)).sqrt())

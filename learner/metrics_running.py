@@ -1,4 +1,4 @@
-"""Metrics of running means: R², explained variance, Pearson's correlation, perplexity.
+"""Metrics of running means: of errors, R², explained variance, Pearson's correlation, perplexity.
 
 Means and covariances of two batches combine exactly to those of both (Chan, Golub & LeVeque 1979), in float64.
 """
@@ -10,10 +10,42 @@ from torch import Tensor
 
 from .loss_checks import check_same_count
 from .losses import CrossEntropyLoss
-from .metrics import StatefulMetric
-from .tensors import double_precision
+from .metrics import StatefulMetric, averaged_as
+from .tensors import as_values, double_precision
 
-__all__ = ["ExplainedVariance", "PearsonCorrCoef", "Perplexity", "R2Score"]
+__all__ = ["ExplainedVariance", "PearsonCorrCoef", "Perplexity", "R2Score", "exp_rmspe", "mae", "mse", "rmse"]
+
+
+def mse(pred: Tensor, targ: Tensor) -> Tensor:
+    """Mean squared error."""
+    return _errors(pred, targ).square().mean()
+
+
+def mae(pred: Tensor, targ: Tensor) -> Tensor:
+    """Mean absolute error."""
+    return _errors(pred, targ).abs().mean()
+
+
+@averaged_as(mse, then=torch.sqrt)
+def rmse(pred: Tensor, targ: Tensor) -> Tensor:
+    """Root of the mean squared error; over several batches the root of `mse` over all of them."""
+    return mse(pred, targ).sqrt()
+
+
+def _exp_mspe(pred: Tensor, targ: Tensor) -> Tensor:
+    return torch.expm1(_errors(pred, targ)).square().mean()
+
+
+@averaged_as(_exp_mspe, then=torch.sqrt)
+def exp_rmspe(pred: Tensor, targ: Tensor) -> Tensor:
+    """Root mean squared relative error of `exp(pred)` for `exp(targ)`; over batches averaged as `rmse` is."""
+    return _exp_mspe(pred, targ).sqrt()
+
+
+def _errors(pred: Tensor, targ: Tensor) -> Tensor:
+    check_same_count(pred, targ, "A metric of values needs one prediction for each target.")
+    pred, targ = as_values(pred, targ)
+    return pred - targ
 
 
 @dataclass

@@ -9,14 +9,18 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import LBFGS, SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
-from ..callbacks.schedule import set_hyper
+from ..callbacks.hyper import set_hyper
 
-__all__ = ["SGD", "AdamW", "batchnorm_params", "create_optimizer", "layer_groups", "no_decay_params", "per_group",
-           "trainable_params"]  # fmt: skip
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "batchnorm_params", "create_optimizer",
+           "layer_groups", "no_decay_params", "per_group", "trainable_params"]  # fmt: skip
 
 NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+NEEDS_A_CLOSURE = (
+    "LBFGS computes the loss again and again within a step, through a closure that the training loop does not give it. "
+    "Use an optimizer that takes one step per batch, such as AdamW or SGD."
+)
 
 
 def trainable_params(model: nn.Module) -> list[nn.Parameter]:
@@ -85,8 +89,10 @@ def create_optimizer(opt_func: Callable, groups: Sequence[Sequence[nn.Parameter]
     """An optimizer over layer groups: `opt_func` is a `torch.optim` class or `(params, lr) -> Optimizer`.
 
     Each of its parameter groups knows its `layer_group` and whether weight decay applies (`decay`): parameters whose id
-    is in `no_decay` get none. Raises TypeError where `opt_func` gives anything but an optimizer.
+    is in `no_decay` get none. Raises TypeError where `opt_func` does not take (params, lr=…), where it gives anything
+    but an optimizer, and for one that needs a closure.
     """
+    _check_opt_func(opt_func)
     parts = [
         {"params": params, "layer_group": i, "decay": decay}
         for i, group in enumerate(groups)
@@ -97,11 +103,38 @@ def create_optimizer(opt_func: Callable, groups: Sequence[Sequence[nn.Parameter]
     opt = opt_func(parts, lr=lrs[-1], **options)
     if not isinstance(opt, Optimizer):
         raise TypeError(f"opt_func(params, lr=…) returned {type(opt).__name__}, not a torch.optim.Optimizer.")
+    if isinstance(opt, LBFGS):
+        raise TypeError(NEEDS_A_CLOSURE)
     set_hyper(opt, "lr", lrs)
     for part in opt.param_groups:
         if not part["decay"] and "weight_decay" in part:
             part["weight_decay"] = 0.0
     return opt
+
+
+def _check_opt_func(opt_func: Callable) -> None:
+    """Raise TypeError where the training loop cannot work with the optimizers that `opt_func` makes."""
+    if _unwrapped(opt_func) is LBFGS:
+        raise TypeError(NEEDS_A_CLOSURE)
+    try:
+        signature = inspect.signature(opt_func)
+    except ValueError:  # a builtin does not tell its arguments; calling it will
+        return
+    try:
+        signature.bind([], lr=0.1)
+    except TypeError as error:
+        name = getattr(opt_func, "__name__", opt_func)
+        raise TypeError(
+            f"opt_func {name} cannot be called as opt_func(params, lr=…): {error}. Pass a torch.optim class, a partial "
+            "of one that sets its options, or a function (params, lr) -> Optimizer."
+        ) from error
+
+
+def _unwrapped(opt_func: Callable) -> Callable:
+    """What a partial, of a partial perhaps, calls in the end."""
+    while isinstance(opt_func, partial):
+        opt_func = opt_func.func
+    return opt_func
 
 
 def _can_be_fused(opt_func: Callable, params: Sequence[nn.Parameter]) -> bool:

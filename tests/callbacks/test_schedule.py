@@ -23,7 +23,7 @@ from warmstart.callbacks import (
     sched_no,
     sched_poly,
 )
-from warmstart.callbacks.schedule import has_momentum, set_hyper
+from warmstart.callbacks.hyper import has_momentum, set_hyper
 from warmstart.learner import SGD, AdamW
 
 values = st.floats(1e-6, 10)

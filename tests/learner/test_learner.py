@@ -162,7 +162,7 @@ def test_a_loader_without_length_trains_but_for_one_cycle():
     learn.fit(2)
     assert len(learn.recorder.losses) == 8
     with pytest.raises(
-        ValueError, match="fit_one_cycle needs the number of batches: give the loader a __len__, or use f"
+        ValueError, match="A schedule needs the number of batches: give the loader a __len__"
     ):
         learn.fit_one_cycle(1)
 

@@ -13,30 +13,45 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from warmstart.data import DataBunch
+from warmstart.learner import Learner
 from warmstart.learner.metrics import (
     AverageMetric,
     accuracy,
     accuracy_multi,
     as_metric,
     error_rate,
-    exp_rmspe,
-    mae,
     metric_name,
-    mse,
-    rmse,
     top_k_accuracy,
 )
-from warmstart.learner.metrics_collected import APScoreBinary, RocAuc, RocAucBinary, SpearmanCorrCoef, sklearn_metric
+from warmstart.learner.metrics_collected import (
+    APScore,
+    APScoreBinary,
+    RocAuc,
+    RocAucBinary,
+    SpearmanCorrCoef,
+    sklearn_metric,
+)
 from warmstart.learner.metrics_confusion import (
     BalancedAccuracy,
     CohenKappa,
     F1Score,
     FBeta,
+    Jaccard,
     MatthewsCorrCoef,
     Precision,
     Recall,
 )
-from warmstart.learner.metrics_running import ExplainedVariance, PearsonCorrCoef, Perplexity, R2Score
+from warmstart.learner.metrics_running import (
+    ExplainedVariance,
+    PearsonCorrCoef,
+    Perplexity,
+    R2Score,
+    exp_rmspe,
+    mae,
+    mse,
+    rmse,
+)
 
 torch.set_num_threads(1)
 N = 40
@@ -92,6 +107,8 @@ CLASS_METRICS = [
     (F1Score(average="macro"), partial(skm.f1_score, average="macro")),
     (FBeta(0.5, average="weighted"), partial(skm.fbeta_score, beta=0.5, average="weighted")),
     (FBeta(2, average="macro"), partial(skm.fbeta_score, beta=2, average="macro")),
+    (Jaccard(), partial(skm.jaccard_score, average="macro")),
+    (Jaccard(average="weighted"), partial(skm.jaccard_score, average="weighted")),
     (BalancedAccuracy(), skm.balanced_accuracy_score),
     (CohenKappa(), skm.cohen_kappa_score),
     (CohenKappa(weights="linear"), partial(skm.cohen_kappa_score, weights="linear", labels=range(4))),
@@ -115,6 +132,7 @@ BINARY_METRICS = [
     (F1Score(), skm.f1_score),
     (F1Score(pos_label=0), partial(skm.f1_score, pos_label=0)),
     (FBeta(2), partial(skm.fbeta_score, beta=2)),
+    (Jaccard(), skm.jaccard_score),
     (MatthewsCorrCoef(), skm.matthews_corrcoef),
 ]
 LABEL_METRICS = [
@@ -122,6 +140,8 @@ LABEL_METRICS = [
     (Recall(multi=True, average="micro"), partial(skm.recall_score, average="micro")),
     (F1Score(multi=True, average="weighted"), partial(skm.f1_score, average="weighted")),
     (FBeta(2, multi=True), partial(skm.fbeta_score, beta=2, average="macro")),
+    (Jaccard(multi=True), partial(skm.jaccard_score, average="macro")),
+    (Jaccard(multi=True, average="micro"), partial(skm.jaccard_score, average="micro")),
     (accuracy_multi, lambda t, p: (t == p).mean()),
 ]
 
@@ -176,6 +196,28 @@ def test_areas_under_curves_are_scikit_learns_however_batches_are_cut(sizes, see
     assert measured(RocAuc(), pred, targ, sizes) == pytest.approx(expected)
     pred, targ = label_data(seed)
     assert measured(RocAuc(multi=True), pred, targ, sizes) == pytest.approx(skm.roc_auc_score(targ, pred))
+
+
+@settings(max_examples=25, deadline=None)
+@given(sizes=random_batchings(), seed=st.integers(0, 999))
+def test_average_precision_of_several_classes_or_labels_is_scikit_learns(sizes, seed):
+    pred, targ = class_data(3, seed)
+    expected = skm.average_precision_score(targ, pred.double().softmax(1))
+    assert measured(APScore(), pred, targ, sizes) == pytest.approx(expected)
+    pred, targ = label_data(seed)
+    expected = skm.average_precision_score(targ, pred)
+    assert measured(APScore(multi=True), pred, targ, sizes) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("thresh", [0.2, 0.5, 0.8])
+def test_labels_are_predicted_above_a_threshold(thresh):
+    pred, targ = label_data()
+    said = pred.sigmoid() > thresh
+    for metric, score in ((F1Score, skm.f1_score), (Recall, skm.recall_score), (Jaccard, skm.jaccard_score)):
+        expected, above = pytest.approx(score(targ, said, average="macro")), partial(metric, multi=True, thresh=thresh)
+        assert measured(above(), pred, targ) == measured(above(sigmoid=False), pred.sigmoid(), targ) == expected
+    expected = skm.accuracy_score(targ.flatten(), said.flatten())
+    assert measured(partial(accuracy_multi, thresh=thresh), pred, targ) == pytest.approx(expected)
 
 
 @settings(max_examples=15, deadline=None)
@@ -272,12 +314,17 @@ def test_binary_curves_take_a_single_output(metric, shape):
     assert measured(metric(), odds.view(shape), targ) == pytest.approx(measured(metric(), pred, targ))
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_classes_that_never_occur_are_left_out_as_scikit_learn_does():
     pred, targ = class_data(3)
     pred = F.pad(pred, (0, 2), value=-9.0)  # two more classes, never true nor predicted
-    for metric, reference in CLASS_METRICS[2:8]:
+    for metric, reference in CLASS_METRICS[2:10]:
         assert measured(metric, pred, targ) == pytest.approx(reference(targ, pred.argmax(1)))
     assert measured(BalancedAccuracy(), pred, targ) == pytest.approx(skm.balanced_accuracy_score(targ, pred.argmax(1)))
+    one_hot, probabilities = F.one_hot(targ, 3), pred.double().softmax(1)[:, :3]
+    assert measured(APScore(), pred, targ) == pytest.approx(skm.average_precision_score(one_hot, probabilities))
+    labels = F.pad(one_hot, (0, 2))
+    assert measured(APScore(multi=True), pred, labels) == pytest.approx(skm.average_precision_score(labels, pred))
     first_three = [skm.roc_auc_score(targ == c, pred.double().softmax(1)[:, c]) for c in range(3)]
     assert measured(RocAuc(), pred, targ) == pytest.approx(np.mean(first_three))
 
@@ -297,7 +344,7 @@ def test_what_is_undefined_has_scikit_learns_value():
     assert math.isnan(measured(SpearmanCorrCoef(), values, torch.arange(3), [2, 1]))
 
 
-@pytest.mark.parametrize("metric", [RocAuc(), RocAucBinary(), APScoreBinary()])
+@pytest.mark.parametrize("metric", [RocAuc(), RocAucBinary(), APScoreBinary(), APScore()])
 def test_a_model_that_predicts_nan_gets_no_area(metric):
     pred, targ = class_data(2)
     pred[3] = torch.nan
@@ -368,6 +415,26 @@ def test_torchmetrics_objects_are_metrics_as_they_are():
     assert as_metric(metric) is metric
     pred, targ = class_data(4)
     assert measured(metric, pred, targ) == pytest.approx(measured(accuracy, pred, targ))
+
+
+def test_torchmetrics_of_segmentation_and_regression_work_in_a_learner():
+    pixels, classes = torch.randn(N, 3, 4, 5), torch.randint(3, (N, 4, 5))
+    metrics = [torchmetrics.classification.MulticlassJaccardIndex(3), torchmetrics.classification.MulticlassF1Score(3)]
+    expected = [skm.jaccard_score, skm.f1_score]
+    found = validated(pixels, classes, nn.CrossEntropyLoss(), metrics)
+    for name, score in zip(("multiclass_jaccard_index", "multiclass_f1_score"), expected, strict=True):
+        assert found[name] == pytest.approx(score(classes.flatten(), pixels.argmax(1).flatten(), average="macro"))
+    pred, targ = value_data(2)
+    found = validated(pred, targ, nn.MSELoss(), [torchmetrics.R2Score(), torchmetrics.MeanSquaredError(), mae, rmse])
+    assert found["r2_score"] == pytest.approx(skm.r2_score(targ, pred), abs=1e-3)  # theirs loses digits far from 0
+    assert found["mean_squared_error"] == pytest.approx(skm.mean_squared_error(targ, pred)) == found["rmse"] ** 2
+    assert found["mae"] == pytest.approx(skm.mean_absolute_error(targ, pred))
+
+
+def validated(pred, targ, loss, metrics):
+    """What a learner finds that predicts `pred`, in uneven batches."""
+    valid = list(zip(pred.split(17), targ.split(17), strict=True))
+    return Learner(DataBunch(valid, valid, device="cpu"), nn.Identity(), loss, metrics=metrics).validate()
 
 
 def test_sklearn_metric_hands_over_classes_a_mask_probabilities_or_values():

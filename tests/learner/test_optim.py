@@ -6,7 +6,23 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from warmstart.learner import SGD, AdamW
+from torch.optim import ASGD, LBFGS, Adadelta, Adamax, Rprop, SparseAdam
+from warmstart.data import DataBunch
+from warmstart.learner import (
+    SGD,
+    Adagrad,
+    Adam,
+    AdamW,
+    CrossEntropyLoss,
+    Lamb,
+    Lars,
+    Learner,
+    Lookahead,
+    NAdam,
+    RAdam,
+    RMSprop,
+    ranger,
+)
 from warmstart.learner.optim import (
     batchnorm_params,
     create_optimizer,
@@ -177,3 +193,117 @@ def test_biases_and_every_normalisation_have_no_decay():
 def test_batchnorm_is_any_dimension_of_it_and_nothing_else():
     net = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm3d(2), nn.LayerNorm(2), nn.Linear(2, 2))
     assert batchnorm_params(net) == {id(p) for layer in net[:2] for p in layer.parameters()}
+
+
+# ---- every optimizer, in a learner
+
+
+def slow_sgd(params, lr):
+    return Lookahead(SGD(params, lr, momentum=0.9), k=3)
+
+
+OPTIMIZERS = {
+    SGD: 0.1,
+    Adam: 0.01,
+    AdamW: 0.01,
+    RAdam: 0.03,
+    NAdam: 0.01,
+    RMSprop: 0.003,
+    Adagrad: 0.05,
+    Adadelta: 1.0,
+    Adamax: 0.01,
+    ASGD: 0.1,
+    Rprop: 0.003,
+    Lamb: 0.03,
+    Lars: 20.0,
+    ranger: 0.2,
+    slow_sgd: 0.05,
+}
+if hasattr(torch.optim, "Adafactor"):  # since torch 2.5
+    OPTIMIZERS[torch.optim.Adafactor] = 0.05
+each_optimizer = pytest.mark.parametrize("opt_func", OPTIMIZERS, ids=lambda opt_func: opt_func.__name__)
+
+
+def make_learn(opt_func, model=None, x=None, lr=0.1, n_batches=4, **kwargs):
+    """A learner whose batches are the same 64 items over and over, so that its loss falls."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, generator=generator) if x is None else x
+    batch = (x, (x.float().sum(1) > x.float().sum(1).median()).long())
+    data = DataBunch([batch] * n_batches, [batch], device="cpu")
+    learn = Learner(data, model or network(), CrossEntropyLoss(), opt_func=opt_func, lr=lr, **kwargs)
+    learn.progress.bar = learn.progress.table = False
+    return learn
+
+
+@each_optimizer
+def test_the_loss_falls_with_every_optimizer(opt_func):
+    learn = make_learn(opt_func, lr=OPTIMIZERS[opt_func])
+    before = learn.validate()["valid_loss"]
+    learn.fit(6)
+    between = learn.validate()["valid_loss"]
+    learn.fit_one_cycle(6)
+    assert learn.validate()["valid_loss"] < min(between, 0.8 * before)
+
+
+@each_optimizer
+def test_layer_groups_have_their_rates_with_every_optimizer(opt_func):
+    learn = make_learn(opt_func, splitter=halves)
+    learn.fit(1, slice(0.001, 0.01))
+    assert of_groups(learn.opt, "lr") == pytest.approx([0.001, 0.01])
+
+
+@pytest.mark.parametrize("opt_func", [o for o in OPTIMIZERS if o is not Rprop], ids=lambda opt_func: opt_func.__name__)
+def test_no_optimizer_decays_what_is_to_be_spared(opt_func):
+    def after_a_step(wd):
+        learn = make_learn(opt_func, n_batches=1, wd=wd, wd_bn_bias=False)
+        learn.fit(1)
+        return dict(learn.model.named_parameters())
+
+    with_decay, without = after_a_step(0.1), after_a_step(0.0)
+    assert {name for name, p in with_decay.items() if not torch.equal(p, without[name])} == {"0.weight", "3.weight"}
+
+
+def test_an_optimizer_without_weight_decay_says_so_where_one_is_asked_for():
+    with pytest.raises(KeyError, match="Rprop has no 'wd': its hyper-parameters are lr, etas"):
+        make_learn(Rprop, wd=0.1).fit(1)
+
+
+def test_sparse_gradients_train_with_sparse_adam():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.EmbeddingBag(20, 2, mode="sum", sparse=True))
+    learn = make_learn(SparseAdam, model, torch.randint(20, (64, 4)), lr=0.1)
+    before = learn.validate()["valid_loss"]
+    learn.fit(10)
+    assert learn.validate()["valid_loss"] < 0.5 * before
+    with pytest.raises(RuntimeError, match="has a sparse gradient: make its embedding with sparse=False"):
+        make_learn(Lamb, model, torch.randint(20, (64, 4))).fit(1)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="since torch 2.9")
+def test_muon_trains_matrices_and_says_so_of_others():
+    with pytest.raises(ValueError, match="2D parameters"):
+        make_learn(torch.optim.Muon).fit(1)
+    model = nn.Sequential(nn.Linear(4, 8, bias=False), nn.ReLU(), nn.Linear(8, 2, bias=False))
+    learn = make_learn(torch.optim.Muon, model, lr=0.1)
+    before = learn.validate()["valid_loss"]
+    learn.fit_one_cycle(5)
+    assert learn.validate()["valid_loss"] < 0.8 * before
+
+
+@pytest.mark.parametrize("opt_func", [LBFGS, partial(LBFGS, history_size=5), lambda params, lr: LBFGS(params, lr)])
+def test_lbfgs_is_refused_for_it_needs_a_closure(opt_func):
+    with pytest.raises(TypeError, match=r"LBFGS computes the loss again and again .* closure .* such as AdamW or SGD"):
+        make_learn(opt_func).fit(1)
+
+
+@pytest.mark.parametrize(
+    ("opt_func", "message"),
+    [
+        (lambda params: SGD(params), r"opt_func <lambda> cannot be called as opt_func\(params, lr=…\): got an unexp"),
+        (Lookahead, r"opt_func Lookahead cannot be called as opt_func\(params, lr=…\): got an unexpected"),
+        (partial(SGD, nesterofv=True), "unexpected keyword argument 'nesterofv'"),
+    ],
+)
+def test_a_function_of_other_arguments_is_explained(opt_func, message):
+    with pytest.raises(TypeError, match=message):
+        make_learn(opt_func).fit(1)

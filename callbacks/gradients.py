@@ -1,0 +1,112 @@
+"""What happens to gradients before a step: accumulated over batches, clipped, taken at a worse place."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .batchnorm import kept_statistics
+from .core import Callback, CancelStep
+
+__all__ = ["SAM", "GradientAccumulation", "GradientClip"]
+
+
+class GradientAccumulation(Callback):
+    """Step once `n_acc` samples have been seen, as if they had been one batch.
+
+    Each loss counts by its batch's share of `n_acc`. Groups that come out larger (uneven batches) or smaller (the last
+    of an epoch, which gets its step when training ends) are averaged over the samples they have, so every step follows
+    the mean over its samples. That is exact for losses that are means over samples; BatchNorm still sees each batch.
+    """
+
+    order = -50  # before gradients are unscaled and looked at
+
+    def __init__(self, n_acc: int = 32):
+        if n_acc < 1:
+            raise ValueError(f"n_acc={n_acc}: it is the number of samples in a step, at least 1.")
+        self.n_acc, self.needed, self.count = n_acc, n_acc, 0
+
+    def before_train(self, learn: Any) -> None:
+        if self.count:  # of an epoch that was left early
+            learn.zero_grad()
+        self.needed, self.count = self.n_acc, 0
+
+    def before_backward(self, learn: Any) -> None:
+        self.count += learn.bs
+        learn.loss = learn.loss * (learn.bs / self.n_acc)
+
+    def before_step(self, learn: Any) -> None:
+        if self.count < self.needed:
+            raise CancelStep
+        if self.count != self.n_acc:
+            torch._foreach_mul_(_gradients(learn), self.n_acc / self.count)
+        self.count = 0
+
+    def after_train(self, learn: Any) -> None:
+        self.needed = 0
+        if self.count:
+            learn.take_step()
+
+
+def _gradients(learn: Any) -> list[Tensor]:
+    return [p.grad for group in learn.opt.param_groups for p in group["params"] if p.grad is not None]
+
+
+class GradientClip(Callback):
+    """Scale gradients so that their global norm is at most `max_norm` (Pascanu et al. 2013, arXiv:1211.5063).
+
+    With `max_value` each number of them is cut to ±`max_value`, before the norm is taken; `max_norm=None` leaves it at
+    that. `norm` is the norm found in the last step, on the device.
+    """
+
+    order = 20
+
+    def __init__(self, max_norm: float | None = 1.0, max_value: float | None = None, norm_type: float = 2.0):
+        self.max_norm, self.max_value, self.norm_type = max_norm, max_value, norm_type
+        self.norm: Tensor | None = None
+
+    def before_step(self, learn: Any) -> None:
+        params = [p for group in learn.opt.param_groups for p in group["params"]]
+        if self.max_value is not None:
+            nn.utils.clip_grad_value_(params, self.max_value)
+        if self.max_norm is not None:
+            self.norm = nn.utils.clip_grad_norm_(params, self.max_norm, self.norm_type)
+
+
+class SAM(Callback):
+    """Step by the gradients at the worst place within `rho`, for flat minima (Foret et al. 2021, arXiv:2010.01412).
+
+    Twice the work: each batch's gradient g leads up to w + rho·g/‖g‖, where the gradient for the step is taken. With
+    `GradientAccumulation` each batch climbs by itself. BatchNorm's statistics are those of the first pass alone.
+    """
+
+    order = -60  # before the loss is scaled, which the second one will be instead
+
+    def __init__(self, rho: float = 0.05):
+        if rho < 0:
+            raise ValueError(f"rho={rho}: it is a distance, 0 or more.")
+        self.rho = rho
+        self.params: list[Tensor] = []  # those that have left their place
+        self.places: list[Tensor] = []
+
+    def before_backward(self, learn: Any) -> None:
+        params = [p for group in learn.opt.param_groups for p in group["params"] if p.requires_grad]
+        found = zip(params, torch.autograd.grad(learn.loss, params, allow_unused=True), strict=True)
+        self.params, gradients = map(list, zip(*((p, g) for p, g in found if g is not None), strict=True))
+        self.places = [p.detach().clone() for p in self.params]
+        with torch.no_grad():
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            torch._foreach_mul_(gradients, self.rho / (norm + 1e-12))
+            torch._foreach_add_(self.params, gradients)
+        with learn.precision(), kept_statistics(learn.model):
+            learn.pred = learn.forward()
+            learn.loss = learn.compute_loss()
+
+    def after_backward(self, learn: Any) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(self.params, self.places)
+        self.params, self.places = [], []
+
+    def after_cancel_backward(self, learn: Any) -> None:
+        if self.params:
+            self.after_backward(learn)

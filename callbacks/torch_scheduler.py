@@ -1,0 +1,83 @@
+"""PyTorch's own learning rate schedulers."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from .core import Callback
+
+__all__ = ["TorchScheduler"]
+
+
+class TorchScheduler(Callback):
+    """Let a scheduler of `torch.optim.lr_scheduler` set the hyper-parameters.
+
+    `scheduler` makes one for an optimizer, `partial(StepLR, step_size=1)`, anew for each fit and from that fit's
+    learning rate; or it is one, made for `learn.opt`, which then goes on from fit to fit. It is stepped `per` "batch" –
+    after each step of the optimizer, so neither accumulated batches nor steps skipped in half precision count – or per
+    "epoch". One that steps by a result, like torch's `ReduceLROnPlateau`, gets the epoch's `monitor`.
+    """
+
+    order = -5  # after the recorder has the epoch's results
+    real_runs_only = True
+
+    def __init__(self, scheduler: Callable[[Optimizer], LRScheduler] | LRScheduler,
+                 per: Literal["batch", "epoch"] = "batch", monitor: str = "valid_loss"):  # fmt: skip
+        if per not in ("batch", "epoch"):
+            raise ValueError(f"per={per!r}: a scheduler steps per 'batch' or per 'epoch'.")
+        self.scheduler, self.per, self.monitor = scheduler, per, monitor
+        self.current: Any = None  # the scheduler of this fit
+        self.before: list[dict[str, Any]] = []  # of each parameter group, all hyper-parameters but the learning rate
+
+    def before_fit(self, learn: Any) -> None:
+        groups = learn.opt.param_groups
+        self.before = [{key: group[key] for key in group if key not in ("params", "lr")} for group in groups]
+        if not callable(self.scheduler):
+            if self.scheduler.optimizer is not learn.opt:
+                raise ValueError(
+                    "This scheduler was made for another optimizer than learn.opt. Pass what makes it, and it is made "
+                    "for each fit: TorchScheduler(partial(StepLR, step_size=1))."
+                )
+            self.current = self.scheduler
+            return
+        for group in groups:
+            group.pop("initial_lr", None)  # of an earlier scheduler
+        self.current = self.scheduler(learn.opt)
+        if not isinstance(self.current, LRScheduler):
+            raise TypeError(f"scheduler(opt) returned {type(self.current).__name__}, not an LRScheduler of torch.")
+
+    def after_step(self, learn: Any) -> None:
+        if self.per == "batch":
+            self.current.step()
+
+    def after_epoch(self, learn: Any) -> None:
+        if self.per == "epoch" and isinstance(self.current, ReduceLROnPlateau):
+            self.current.step(learn.recorder.monitored(self.monitor))
+        elif self.per == "epoch":
+            self.current.step()
+
+    def after_fit(self, learn: Any) -> None:
+        for group, values in zip(learn.opt.param_groups, self.before, strict=False):
+            group.update(values)
+        self.before = []
+
+    after_cancel_fit = after_fit
+
+    def values(self, n: int, lr: float = 1e-3) -> list[float]:
+        """The learning rates of `n` steps that start from `lr`. ValueError where the scheduler goes by results."""
+        if not callable(self.scheduler):
+            raise ValueError("A scheduler that exists can only be run once: pass what makes it to look at it first.")
+        opt = SGD([nn.Parameter(torch.zeros(1))], lr=lr, momentum=0.9)
+        scheduler = self.scheduler(opt)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise ValueError("What ReduceLROnPlateau does depends on the results: there is nothing to show in advance.")
+        lrs = []
+        for _ in range(n):
+            lrs.append(opt.param_groups[0]["lr"])
+            opt.step()
+            scheduler.step()
+        return lrs
