@@ -66,11 +66,10 @@ class ActivationStats(HookCallback):
     @property
     def stats(self) -> pd.DataFrame:
         """A row per step and layer: `step, layer, mean, std` (of the population), `near_zero` (share, 0 to 1)."""
-        tables = [self.layer_stats(layer).reset_index().assign(layer=layer) for layer in self._read()]
-        columns = ["step", "layer", *COLUMNS]
-        return pd.concat([pd.DataFrame(columns=columns), *tables])[columns].sort_values(
-            "step", kind="stable", ignore_index=True
-        )
+        sums = [(step, layer, row) for layer, rows in self._read().items() for step, row in rows.items()]
+        ordered = sorted(sums, key=lambda named: named[0])
+        rows = [(step, layer, *_moments(row)) for step, layer, row in ordered]
+        return pd.DataFrame(rows, columns=["step", "layer", *COLUMNS])
 
     def layer_stats(self, idx: int | str) -> pd.DataFrame:
         """`mean, std, near_zero` of one layer, by step."""
@@ -216,9 +215,11 @@ def _draw_hist(ax: Any, counts: np.ndarray, extent: tuple) -> None:
     """Logarithms of counts (n_bins, n_steps) as an image; `extent` are the first and last step, and bin."""
     if counts.size:
         ax.imshow(np.log1p(counts), origin="lower", aspect="auto", interpolation="nearest", extent=extent)
-    heights = (np.arcsinh(np.array(TICKS) / LINEAR) / np.arcsinh(LARGEST / LINEAR) + 1) / 2 * N_BINS
-    shown = [
-        (height, f"{tick:g}") for height, tick in zip(heights, TICKS, strict=True) if extent[2] <= height <= extent[3]
-    ]
-    ax.set_yticks([height for height, _ in shown], [label for _, label in shown])
+    ticks = [value for value in TICKS if extent[2] <= _bin(value) <= extent[3]]
+    ax.set_yticks([_bin(value) for value in ticks], [f"{value:g}" for value in ticks])
     ax.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _bin(value: float) -> float:
+    """Where a value is, counted in bins."""
+    return (np.arcsinh(value / LINEAR) / np.arcsinh(LARGEST / LINEAR) + 1) / 2 * N_BINS

@@ -18,9 +18,10 @@ __all__ = ["GradientCheckpointing"]
 class GradientCheckpointing(Callback):
     """Keep only the inputs of `modules` for the backward pass, and run them again there.
 
-    Chen et al. 2016, "Training deep nets with sublinear memory cost", arXiv:1604.06174. Costs about a third more time and saves most of the activations' memory; results are the same. `modules` is a list
-    of modules, or a function from the model to one; by default the outermost blocks, as residual networks and
-    transformers list them: members of an `nn.Sequential` or `nn.ModuleList` that have layers of their own.
+    Costs about a third more time and saves most of the activations' memory; results are the same (Chen et al. 2016,
+    arXiv:1604.06174). `modules` is a list of modules, or a function from the model to one; by default the outermost
+    blocks, as residual networks and transformers list them: members of an `nn.Sequential` or `nn.ModuleList` that have
+    layers of their own.
     """
 
     def __init__(self, modules: Iterable[nn.Module] | Callable[[nn.Module], Iterable[nn.Module]] | None = None):

@@ -26,6 +26,9 @@ class GradientAccumulation(Callback):
             raise ValueError(f"n_acc={n_acc}: it is the number of samples in a step, at least 1.")
         self.n_acc, self.needed, self.count = n_acc, n_acc, 0
 
+    def before_fit(self, learn: Any) -> None:
+        _check_automatic(self, learn)
+
     def before_train(self, learn: Any) -> None:
         if self.count:  # of an epoch that was left early
             learn.zero_grad()
@@ -44,12 +47,20 @@ class GradientAccumulation(Callback):
 
     def after_train(self, learn: Any) -> None:
         self.needed = 0
-        if self.count:
-            learn.take_step()
+        if self.count and learn.run_step():
+            learn.zero_grad()
 
 
 def _gradients(learn: Any) -> list[Tensor]:
     return [p.grad for group in learn.opt.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _check_automatic(cb: Callback, learn: Any) -> None:
+    if not learn.automatic:
+        raise ValueError(
+            f"{type(learn.model).__name__} steps its optimizers by itself (automatic_optimization = False), so "
+            f"{cb!r} has no step to change: do it in its training_step."
+        )
 
 
 class GradientClip(Callback):
@@ -88,6 +99,9 @@ class SAM(Callback):
         self.rho = rho
         self.params: list[Tensor] = []  # those that have left their place
         self.places: list[Tensor] = []
+
+    def before_fit(self, learn: Any) -> None:
+        _check_automatic(self, learn)
 
     def before_backward(self, learn: Any) -> None:
         params = [p for group in learn.opt.param_groups for p in group["params"] if p.requires_grad]

@@ -45,5 +45,5 @@ def hyper_key(opt: Optimizer, name: str) -> str:
 
 def has_momentum(opt: Optimizer) -> bool:
     """Whether 'mom' can be scheduled. RMSprop cannot start with a momentum once it has stepped without."""
-    group = opt.param_groups[0]
-    return "betas" in group or (group.get("momentum", 0) > 0 if isinstance(opt, RMSprop) else "momentum" in group)
+    group, inner = opt.param_groups[0], getattr(opt, "opt", opt)  # that of Lookahead
+    return "betas" in group or (group.get("momentum", 0) > 0 if isinstance(inner, RMSprop) else "momentum" in group)

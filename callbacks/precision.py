@@ -16,10 +16,11 @@ __all__ = ["ChannelsLast", "MixedPrecision"]
 class MixedPrecision(Callback):
     """Compute in half precision where that is safe, with weights in float32.
 
-    Micikevicius et al. 2018, "Mixed precision training", arXiv:1710.03740. `dtype` is `torch.float16` or `torch.bfloat16`. Forward pass and loss run under `torch.autocast`; predictions come
-    out in float32. For float16 the loss is scaled so that small gradients survive; they are unscaled before anybody
-    looks at them in `before_step`, and a step whose gradients overflowed is not taken, so nothing that counts steps
-    counts it. To know that, each step waits for the device; bfloat16 needs neither scale nor wait.
+    `dtype` is `torch.float16` or `torch.bfloat16`. Forward pass and loss run under `torch.autocast`; predictions come
+    out in float32. For float16 the loss is scaled so that small gradients survive (Micikevicius et al. 2018,
+    arXiv:1710.03740). They are unscaled before anybody looks at them in `before_step`, and a step whose gradients
+    overflowed is not taken, so nothing that counts steps counts it. To know that, each step waits for the device;
+    bfloat16 needs neither scale nor wait.
 
     A CPU without bfloat16 instructions emulates them and is about ten times slower than in float32: it warns once.
     """

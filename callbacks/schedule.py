@@ -127,7 +127,7 @@ def flat_cos(pct: float, start: float, end: float) -> Schedule:
 
 
 def wsd(pct_warmup: float, pct_decay: float, start: float, middle: float, end: float) -> Schedule:
-    """Warm-up, stable, decay: a line up, a plateau at `middle`, a line down to `end` (Hu et al. 2024, arXiv:2404.06395).
+    """Warm-up, stable, decay: a line up, a plateau at `middle`, a line down (Hu et al. 2024, arXiv:2404.06395).
 
     The plateau can be as long as one likes, and training resumed from any point of it.
     """

@@ -27,10 +27,7 @@ def plot_schedule(schedule: Schedule | Mapping[str, Any] | ParamScheduler | Torc
     for ax, (name, lines) in zip(axes[0], curves.items(), strict=True):
         for number, (x, y) in enumerate(lines):
             ax.plot(x, y, label=f"layer group {number}")
-        ax.set(
-            xlabel="steps" if isinstance(schedule, TorchScheduler) else "share of the fit",
-            ylabel=LABELS.get(name, name),
-        )
+        ax.set(xlabel=xlabel, ylabel=LABELS.get(name, name))
         if len(lines) > 1:
             ax.legend()
 

@@ -19,17 +19,18 @@ class TorchScheduler(Callback):
     `scheduler` makes one for an optimizer, `partial(StepLR, step_size=1)`, anew for each fit and from that fit's
     learning rate; or it is one, made for `learn.opt`, which then goes on from fit to fit. It is stepped `per` "batch" –
     after each step of the optimizer, so neither accumulated batches nor steps skipped in half precision count – or per
-    "epoch". One that steps by a result, like torch's `ReduceLROnPlateau`, gets the epoch's `monitor`.
+    "epoch", or each time that `every` of them have passed. torch's `ReduceLROnPlateau`, which steps by a result, gets
+    the epoch's `monitor`.
     """
 
     order = -5  # after the recorder has the epoch's results
     real_runs_only = True
 
     def __init__(self, scheduler: Callable[[Optimizer], LRScheduler] | LRScheduler,
-                 per: Literal["batch", "epoch"] = "batch", monitor: str = "valid_loss"):  # fmt: skip
+                 per: Literal["batch", "epoch"] = "batch", monitor: str = "valid_loss", every: int = 1):  # fmt: skip
         if per not in ("batch", "epoch"):
             raise ValueError(f"per={per!r}: a scheduler steps per 'batch' or per 'epoch'.")
-        self.scheduler, self.per, self.monitor = scheduler, per, monitor
+        self.scheduler, self.per, self.monitor, self.every, self.count = scheduler, per, monitor, every, 0
         self.current: Any = None  # the scheduler of this fit
         self.before: list[dict[str, Any]] = []  # of each parameter group, all hyper-parameters but the learning rate
 
@@ -37,7 +38,7 @@ class TorchScheduler(Callback):
         groups = learn.opt.param_groups
         self.before = [{key: group[key] for key in group if key not in ("params", "lr")} for group in groups]
         if not callable(self.scheduler):
-            if self.scheduler.optimizer is not learn.opt:
+            if not any(self.scheduler.optimizer is opt for opt in getattr(learn.opt, "optimizers", [learn.opt])):
                 raise ValueError(
                     "This scheduler was made for another optimizer than learn.opt. Pass what makes it, and it is made "
                     "for each fit: TorchScheduler(partial(StepLR, step_size=1))."
@@ -52,12 +53,19 @@ class TorchScheduler(Callback):
 
     def after_step(self, learn: Any) -> None:
         if self.per == "batch":
-            self.current.step()
+            self._step(learn)
 
     def after_epoch(self, learn: Any) -> None:
-        if self.per == "epoch" and isinstance(self.current, ReduceLROnPlateau):
+        if self.per == "epoch":
+            self._step(learn)
+
+    def _step(self, learn: Any) -> None:
+        self.count += 1
+        if self.count % self.every:
+            return
+        if isinstance(self.current, ReduceLROnPlateau):
             self.current.step(learn.recorder.monitored(self.monitor))
-        elif self.per == "epoch":
+        else:
             self.current.step()
 
     def after_fit(self, learn: Any) -> None:

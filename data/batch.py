@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["batch_size", "default_device", "split_batch", "to_device"]
+__all__ = ["batch_size", "default_device", "join_batch", "split_batch", "to_device"]
 
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")  # of a dict batch, in this order of preference
 
@@ -51,6 +51,16 @@ def split_batch(batch: Any, n_inp: int | None = None) -> tuple[tuple | dict, tup
         return (batch,), ()
     cut = max(1, len(batch) - 1) if n_inp is None else n_inp
     return tuple(batch[:cut]), tuple(batch[cut:])
+
+
+def join_batch(xb: tuple | dict, yb: tuple, like: Any) -> Any:
+    """The batch that `split_batch` makes `(xb, yb)` of, in the form of `like`: a tensor, a dict, a tuple or a list."""
+    if isinstance(like, Mapping):
+        target = next((key for key in TARGET_KEYS if key in like), None)
+        return {key: yb[0] if key == target else xb[key] for key in like}  # type: ignore[call-overload]
+    if not isinstance(like, (list, tuple)):
+        return xb[0]
+    return [*xb, *yb] if isinstance(like, list) else (*xb, *yb)
 
 
 def batch_size(batch: Any) -> int:

@@ -40,7 +40,8 @@ def get_preds(learn: Any, split: str = "valid", dl: Any = None, with_input: bool
     gather = GatherPreds(with_input, with_loss)
     reduction = loss_not_reduced(learn) if with_loss else nullcontext()
     _move_model(learn)
-    with learn.without_cbs(learn.evaluate), learn.added_cbs(gather), reduction:
+    as_model = changed(learn, "system", None)
+    with learn.without_cbs(learn.evaluate), learn.added_cbs(gather), reduction, as_model:
         learn.run_validation(dl)
     if not gather.preds:
         raise ValueError("There is nothing to predict: the loader gave no batch.")

@@ -25,6 +25,8 @@ from .loop import as_loader
 from .optim import layer_groups, trainable_params
 from .stages import Callbacks
 from .summary import Summary, summarize
+from .system import System, is_system
+from .system_hooks import SystemHooks
 from .trainer import Rate, Trainer
 
 __all__ = ["Learner"]
@@ -40,6 +42,8 @@ class Learner(Trainer):
     normalisation layers if `wd_bn_bias=False`. `moms` are the momenta of `fit_one_cycle`. With `train_bn` BatchNorm
     layers train in frozen groups too. `model_spec` describes how to build the model again from an exported file;
     recipes such as `vision_learner` give it.
+
+    A model with a `training_step` is trained by that, and needs neither loss nor metrics: see `system.py`.
     """
 
     def __init__(self, data: DataBunch, model: nn.Module, loss_func: Callable | None = None, opt_func: Callable = AdamW,
@@ -47,17 +51,21 @@ class Learner(Trainer):
                  path: str | Path | None = None, model_dir: str | Path = "models", wd: float | None = None,
                  moms: tuple[float, float, float] = (0.95, 0.85, 0.95), train_bn: bool = True, wd_bn_bias: bool = True,
                  model_spec: Portable | None = None):  # fmt: skip
-        check_arguments(model, loss_func, opt_func, metrics, is_system=False)
+        check_arguments(model, loss_func, opt_func, metrics, is_system(model))
         self.model_spec = model_spec
         super().__init__(data, model, loss_func)
         self.model.to(data.device)
-        self.loss_func = loss_func if loss_func is not None else default_loss(data)
+        if loss_func is None and not is_system(model):
+            self.loss_func = default_loss(data)
         self.opt_func, self.lr, self.splitter, self.wd, self.moms = opt_func, lr, splitter, wd, moms
         self.train_bn, self.wd_bn_bias = train_bn, wd_bn_bias
         self.path, self.model_dir = Path(path) if path is not None else data.path, Path(model_dir)
         self._params, self._groups = list(model.parameters()), layer_groups(splitter, model)
         self.recorder, self.evaluate, self.progress = Recorder(), Evaluate({}), ProgressBar()
         self.cbs = [self.evaluate, self.recorder, self.progress]
+        if is_system(model):
+            self.system = System(self)
+            self.cbs += [self.system, SystemHooks()]
         self.metrics = metrics
         self.add_cbs(cbs)
 
@@ -85,8 +93,11 @@ class Learner(Trainer):
             raise ValueError("There is no validation set: pass a loader, validate(dl=…).")
         self.metrics = self.metrics  # the list may have been changed in place
         self.model.to(self.data.device)
-        results = self.run_validation(as_loader(dl, self.data.device))
-        if not results and self.evaluate in self.cbs:
+        if self.system and not self.system.validates:
+            raise ValueError(f"{type(self.model).__name__} has no validation_step, so it cannot be validated.")
+        with self._attached_system():
+            results = self.run_validation(as_loader(dl, self.data.device))
+        if not results and self.evaluate in self.cbs and not self.system:
             raise ValueError("There was nothing to validate on: no batch with targets came.")
         return results
 

@@ -20,7 +20,8 @@ from .stages import Stages, failed_handler
 
 __all__ = ["Loop", "as_loader"]
 
-PLACE = ("dl", "training", "iter", "n_iter", "pct_train", "xb", "yb", "pred", "loss", "results", "_heard", "_stages")
+PLACE = ("dl", "training", "iter", "n_iter", "pct_train", "batch", "xb", "yb", "pred", "loss", "results", "system",
+         "_heard", "_stages")  # fmt: skip
 
 
 class Loop(Stages):
@@ -37,11 +38,13 @@ class Loop(Stages):
 
     # the batch: for callbacks to read and change
     dl: Any = ()
+    batch: Any = None  # as the loader gave it
     xb: Any = ()
     yb: tuple = ()
     pred: Any = None
     loss: Any = None
     precision: Callable[[], AbstractContextManager] = nullcontext  # what forward pass and loss run in
+    system: Any = None  # takes the place of forward pass and loss, for a model with a training step of its own
 
     def __init__(self, data: DataBunch, model: nn.Module, loss_func: Any):
         super().__init__()
@@ -71,6 +74,7 @@ class Loop(Stages):
         finally:
             self.fitting, self.max_steps = False, None
             self.dl, self.xb, self.yb, self.pred, self.loss = (), (), (), None, None  # and the memory that they hold
+            self.batch = None
 
     def run_validation(self, dl: DeviceLoader) -> dict[str, float]:
         """One pass over `dl` without gradients, announced as a validation; its results. It may interrupt a fit."""
@@ -83,7 +87,7 @@ class Loop(Stages):
         """The model's output for one batch of inputs, outside any pass; its events are announced as a batch's."""
         with self._kept_place(), torch.no_grad():
             self._begin((), training=False)
-            self.xb, self.yb = xb, ()
+            self.xb, self.yb, self.system = xb, (), None
             self._run("batch", self._batch)
             return self.pred
 
@@ -97,7 +101,7 @@ class Loop(Stages):
         self.data.train_dl.set_epoch(self.epochs_begun)
         self.epochs_begun += 1
         self._run("train", self._train)
-        if self.data.valid_dl is not None:
+        if self.data.valid_dl is not None and (self.system is None or self.system.validates):
             self._begin(self.data.valid_dl, training=False)
             self._run("validate", self._all_batches)
 
@@ -130,7 +134,7 @@ class Loop(Stages):
         n_inp = self.data.n_inp
         with torch.set_grad_enabled(self.training):
             for number, batch in enumerate(self.dl):
-                self.iter = number
+                self.iter, self.batch = number, batch
                 self.xb, self.yb = split_batch(batch, n_inp)
                 self._run("batch", self._batch)
                 if self.training:
@@ -142,21 +146,32 @@ class Loop(Stages):
             self.pred = self.forward()
             for handler in self._heard["after_pred"]:
                 handler(self)
-            if not self.yb and not self.training:
+            if not self.yb and not self.training and self.system is None:
                 return
             self.loss = self.compute_loss()
+            if self.loss is None:
+                return
             for handler in self._heard["after_loss"]:
                 handler(self)
-        if self.training:
-            loss = self.loss
-            self._run("backward", self.backward)
-            self.loss = loss  # callbacks may have scaled it for the backward pass
-            self.take_step()
+        if self.training and self.automatic:
+            self.run_backward(self.loss)
+            if self.run_step():
+                self.zero_grad()
 
-    def take_step(self) -> None:
-        """Step the optimizer, announced, and drop the gradients; where the step is cancelled, keep them."""
-        if self._run("step", self._step):
-            self.zero_grad()
+    @property
+    def automatic(self) -> bool:
+        """Whether the loop goes backward and steps, and not the model by itself."""
+        return self.system is None or self.system.automatic
+
+    def run_backward(self, loss: Tensor) -> None:
+        """The backward pass of `loss`, announced."""
+        self.loss = loss
+        self._run("backward", self.backward)
+        self.loss = loss  # callbacks may have scaled it for the backward pass
+
+    def run_step(self) -> bool:
+        """A step of the optimizer, announced; whether it was taken."""
+        return self._run("step", self._step)
 
     def _step(self) -> None:
         self.step()
@@ -178,11 +193,21 @@ class Loop(Stages):
     # ---- the steps of one batch: override what is different for you
 
     def forward(self) -> Any:
-        """The model's output for `self.xb`: positional inputs, or keyword arguments where the batch is a dict."""
+        """The model's output for `self.xb`: positional inputs, or keyword arguments where the batch is a dict.
+
+        For a model with a training step, what that returns.
+        """
+        if self.system is not None:
+            return self.system.forward()
         return self.model(**self.xb) if isinstance(self.xb, dict) else self.model(*self.xb)
 
     def compute_loss(self) -> Any:
-        """`loss_func(pred, *yb)`, a scalar tensor; the first of each pass is checked, and a failure is explained."""
+        """`loss_func(pred, *yb)`, a scalar tensor; the first of each pass is checked, and a failure is explained.
+
+        None where there is no loss: a model with a training step may return none.
+        """
+        if self.system is not None or self.loss_func is None:
+            return self.system.loss() if self.system is not None else None
         if self.iter == 0:
             self._check_targets()
         try:

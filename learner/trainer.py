@@ -3,7 +3,7 @@
 import math
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from numbers import Integral
 from typing import Any, TypeVar
 
@@ -76,11 +76,12 @@ class Trainer(Loop):
         """
         self._check_fit(n_epoch)
         self.prepare_optimizer(lr, wd)
+        own = self.system.schedulers if self.system and self.automatic and lr is None else []
         limits = [StopAfter(max_steps)] if max_steps is not None else []
         limits += [LimitBatches(n_batches, n_batches)] if n_batches is not None else []
         limits += [ValidateEvery(validate_every)] if validate_every is not None else []
         limits += [OverfitBatches(overfit_batches)] if overfit_batches is not None else []
-        with self.added_cbs([*limits, *as_list(cbs)]):
+        with self.added_cbs([*own, *limits, *as_list(cbs)]), self._attached_system():
             if not fast_dev_run:
                 return self.run_fit(n_epoch)
             with self.trying_out(), self.added_cbs(LimitBatches(1, 1)):
@@ -91,7 +92,12 @@ class Trainer(Loop):
             raise ValueError(f"n_epoch={n_epoch}: the number of epochs is a whole number, 0 or more.")
         if self.data.train_dl.n_batches == 0:
             raise ValueError("There is no training batch: the training set is empty, or smaller than one batch.")
+        self.n_epoch = n_epoch
         self.metrics = self.metrics  # the list may have been changed in place
+
+    def _attached_system(self) -> AbstractContextManager:
+        """A context in which a model with a training step has what it expects of its surroundings."""
+        return self.system.attached() if self.system else nullcontext()
 
     def fit_one_cycle(self, n_epoch: int, lr_max: Rate | None = None, div: float = 25.0, div_final: float = 1e5,
                       pct_start: float = 0.25, wd: float | None = None,
@@ -128,6 +134,7 @@ class Trainer(Loop):
     def _fit_scheduled(self, n_epoch: int, lr: Rate | None, sched: Callable[[float], Schedule], wd: float | None,
                        cbs: Callbacks, momentum: dict[str, Schedule] | None = None) -> None:  # fmt: skip
         """Train with `sched(rate)` for each layer group's learning rate, and a schedule of momentum if there is one."""
+        self._check_fit(n_epoch)
         if self.data.train_dl.n_batches is None:
             raise ValueError(
                 "A schedule needs the number of batches: give the loader a __len__, limit it with "
@@ -170,19 +177,26 @@ class Trainer(Loop):
     def prepare_optimizer(self, lr: Rate | None = None, wd: float | None = None) -> None:
         """Create the optimizer where there is none, move it with the model, and set learning rates and weight decay.
 
-        Raises ValueError where no parameter requires gradients.
+        A system's own optimizers keep their own, where none are given. Raises ValueError where no parameter requires
+        gradients.
         """
         lrs = per_group(self.lr if lr is None else lr, len(self.groups))
         self.model.to(self.data.device)
         if not any(p.requires_grad for group in self.groups for p in group):
             raise ValueError("There is nothing to train: no parameter requires gradients. learn.unfreeze() thaws them.")
+        if self.opt is None and self.system:
+            self.opt = self.system.configure()
         if self.opt is None:
             no_decay = set() if self.wd_bn_bias else no_decay_params(self.model)
             self.opt = create_optimizer(self.opt_func, self.groups, lrs, no_decay)
         self.opt.load_state_dict(self.opt.state_dict())  # its state follows the parameters to their device
-        set_hyper(self.opt, "lr", lrs)
-        wds = [value for value in (wd, self.wd, self.opt.defaults.get("weight_decay")) if value is not None]
-        if wds:
+        own = bool(self.system and self.system.rates)
+        if own and lr is None:
+            self.system.restore_rates()
+        else:
+            set_hyper(self.opt, "lr", lrs)
+        wds = [wd, self.wd, None if own else self.opt.defaults.get("weight_decay")]
+        if wds := [value for value in wds if value is not None]:
             set_hyper(self.opt, "wd", wds[:1])
 
     def freeze_to(self, n: int) -> None:

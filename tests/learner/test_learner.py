@@ -161,9 +161,7 @@ def test_a_loader_without_length_trains_but_for_one_cycle():
     learn = make_learn(DataBunch(DataLoader(Stream(), 4), device="cpu"))
     learn.fit(2)
     assert len(learn.recorder.losses) == 8
-    with pytest.raises(
-        ValueError, match="A schedule needs the number of batches: give the loader a __len__"
-    ):
+    with pytest.raises(ValueError, match="A schedule needs the number of batches: give the loader a __len__"):
         learn.fit_one_cycle(1)
 
 

@@ -1,0 +1,190 @@
+"""Systems: models that say themselves what a training step is, by the convention of Lightning's modules.
+
+    class Autoencoder(nn.Module):
+        def training_step(self, batch, batch_idx):
+            x, _ = batch
+            loss = F.mse_loss(self(x), x)
+            self.log("reconstruction", loss)
+            return loss
+
+    Learner(data, Autoencoder()).fit_one_cycle(5)
+
+A system may also have `validation_step(batch, batch_idx)`, `configure_optimizers()`, the hooks of `system_hooks.py`,
+and set `automatic_optimization = False` to step its optimizers by itself. While it trains it is given what such a module
+expects: `self.log, log_dict, optimizers, lr_schedulers, manual_backward` and a `self.trainer` to read from. It derives
+from `nn.Module`, or from `LightningModule`; nothing of Lightning is imported here.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..callbacks.core import Callback
+from ..callbacks.torch_scheduler import TorchScheduler
+from ..data.batch import join_batch
+from .system_hooks import TrainerView
+from .system_optimizers import SteppedByHand, configured_optimizers
+
+__all__ = ["System", "is_system"]
+
+LENT = ("log", "log_dict", "optimizers", "lr_schedulers", "manual_backward")  # to the model, by these names
+
+
+def is_system(model: Any) -> bool:
+    """Whether a model has a training step of its own."""
+    return callable(getattr(model, "training_step", None))
+
+
+class System(Callback):
+    """Runs a system's steps in place of forward pass and loss, and collects what it logs.
+
+    Logged values are averaged by sample over a pass, and end up in the epoch's results under their names.
+    """
+
+    order = -12  # after the validation's results are there, before they are recorded
+
+    def __init__(self, learn: Any):
+        self.learn = learn
+        self.schedulers: list[TorchScheduler] = []
+        self.rates: list[float] = []  # the learning rates that were configured, one per parameter group
+        self.logged: dict[str, Any] = {}  # by name: a metric object, or (total, samples)
+        self.of_training: dict[str, Any] = {}
+
+    # ---- what it does
+
+    def forward(self) -> Any:
+        """What `training_step` or `validation_step` returns for the batch."""
+        learn = self.learn
+        learn.loss = None
+        step = learn.model.training_step if learn.training else learn.model.validation_step
+        return step(join_batch(learn.xb, learn.yb, learn.batch), learn.iter)
+
+    def loss(self) -> Tensor | None:
+        """What the step returned, or its "loss"; else the loss of the last `manual_backward`; else None."""
+        output = self.learn.pred
+        loss = output.get("loss") if isinstance(output, dict) else output
+        return loss if isinstance(loss, Tensor) and loss.numel() == 1 else self.learn.loss
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the loop goes backward and steps: a system may do that by itself."""
+        return getattr(self.learn.model, "automatic_optimization", True)
+
+    @property
+    def validates(self) -> bool:
+        return callable(getattr(self.learn.model, "validation_step", None))
+
+    # ---- its optimizers
+
+    def configure(self) -> Any:
+        """The optimizer of `configure_optimizers`, or one that stands for several; None where it has none."""
+        configure = getattr(self.learn.model, "configure_optimizers", None)
+        self.schedulers, self.rates = [], []
+        if not callable(configure):
+            return None
+        with self.attached():
+            opt, self.schedulers = configured_optimizers(configure())
+        self.rates = [group["lr"] for group in opt.param_groups] if opt is not None else []
+        return opt
+
+    def restore_rates(self) -> None:
+        """Set the learning rates that were configured, unless a scheduler has them in hand."""
+        if not self.schedulers:
+            for group, lr in zip(self.learn.opt.param_groups, self.rates, strict=True):
+                group["lr"] = lr
+
+    # ---- lent to the model
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Inside, the model has the methods of `LENT` and a `trainer`."""
+        model = self.learn.model
+        if "log" in vars(model):  # attached already: a validation within a fit
+            yield
+            return
+        trainer = TrainerView(self.learn)
+        try:
+            vars(model).update({name: getattr(self, name) for name in LENT})
+            model.trainer = trainer  # type: ignore[assignment]
+            yield
+        finally:
+            for name in LENT:
+                vars(model).pop(name, None)
+            _forget_trainer(model)
+
+    def log(self, name: str, value: Any, prog_bar: bool = False, logger: bool | None = None,
+            on_step: bool | None = None, on_epoch: bool | None = None, reduce_fx: Any = "mean",
+            enable_graph: bool = False, sync_dist: bool = False, sync_dist_group: Any = None,
+            add_dataloader_idx: bool = True, batch_size: int | None = None, metric_attribute: str | None = None,
+            rank_zero_only: bool = False) -> None:  # fmt: skip
+        """Note `value`, a number or a torchmetrics object: its mean over the pass becomes a column of the history.
+
+        Means are by sample, of the batch or of `batch_size`. The other arguments are there because Lightning has them.
+        """
+        if hasattr(value, "compute"):
+            self.logged[name] = value
+            return
+        value = value.detach().float() if isinstance(value, Tensor) else float(value)
+        total, n = self.logged.get(name, (0.0, 0))
+        n_now = self.learn.bs if batch_size is None else batch_size
+        self.logged[name] = (total + value * n_now, n + n_now)
+
+    def log_dict(self, dictionary: Mapping[str, Any], prog_bar: bool = False, logger: bool | None = None,
+                 on_step: bool | None = None, on_epoch: bool | None = None, reduce_fx: Any = "mean",
+                 enable_graph: bool = False, sync_dist: bool = False, sync_dist_group: Any = None,
+                 add_dataloader_idx: bool = True, batch_size: int | None = None,
+                 rank_zero_only: bool = False) -> None:  # fmt: skip
+        """`log` each item of a mapping."""
+        for name, value in dictionary.items():
+            self.log(name, value, batch_size=batch_size)
+
+    def optimizers(self, use_pl_optimizer: bool = True) -> Any:
+        """The optimizer, or a list of several, to be stepped by hand; their steps are announced to the callbacks."""
+        found = [SteppedByHand(self.learn, opt) for opt in getattr(self.learn.opt, "optimizers", [self.learn.opt])]
+        return found[0] if len(found) == 1 else found
+
+    def lr_schedulers(self) -> Any:
+        """The scheduler that was configured, a list of several, or None."""
+        found = [cb.scheduler for cb in self.schedulers]
+        return found[0] if len(found) == 1 else found or None
+
+    def manual_backward(self, loss: Tensor) -> None:
+        """The backward pass of `loss`, announced to the callbacks."""
+        self.learn.run_backward(loss)
+
+    # ---- what it logged
+
+    def before_train(self, learn: Any) -> None:
+        self.logged = {}
+
+    def before_validate(self, learn: Any) -> None:
+        self.of_training, self.logged = self.logged, {}
+
+    def after_validate(self, learn: Any) -> None:
+        learn.results |= _means(self.logged)
+        self.logged = self.of_training
+
+    def after_epoch(self, learn: Any) -> None:
+        learn.results = _means(self.logged) | learn.results
+        self.logged = {}
+
+
+def _means(logged: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _mean(value) for name, value in logged.items()}
+
+
+def _mean(value: Any) -> float:
+    if isinstance(value, tuple):
+        return float(value[0]) / value[1]
+    result = float(value.compute())
+    value.reset()
+    return result
+
+
+def _forget_trainer(model: nn.Module) -> None:
+    if "trainer" in vars(model):
+        del model.trainer
+    else:
+        model.trainer = None  # type: ignore[assignment]  # a property of Lightning's modules
