@@ -1,15 +1,21 @@
 """Callbacks: everything that happens around the training loop's few lines."""
 
+from .activation_stats import ActivationStats
 from .averaging import EMA, SWA
 from .batchnorm import BnFreeze
 from .checkpointing import GradientCheckpointing
 from .core import Callback, CancelBackward, CancelBatch, CancelEpoch, CancelFit, CancelStep, CancelTrain, CancelValidate
+from .detect_anomaly import AnomalyError, DetectAnomaly
 from .evaluate import Evaluate
+from .gradient_stats import GradientStats
 from .gradients import SAM, GradientAccumulation, GradientClip
+from .hooks import Hook, HookCallback, Hooks, hook_output, hook_outputs
 from .limits import LimitBatches, OverfitBatches, StopAfter, ValidateEvery
 from .lr_find import LRFinder, minimum, slide, steep, valley
+from .memory import MemoryUse
 from .mixing import CutMix, MixUp
 from .precision import ChannelsLast, MixedPrecision
+from .profiler import Profiler
 from .progress import ProgressBar
 from .recorder import Recorder
 from .schedule import (
@@ -34,6 +40,8 @@ __all__ = [
     "EMA",
     "SAM",
     "SWA",
+    "ActivationStats",
+    "AnomalyError",
     "BnFreeze",
     "Callback",
     "CancelBackward",
@@ -45,16 +53,23 @@ __all__ = [
     "CancelValidate",
     "ChannelsLast",
     "CutMix",
+    "DetectAnomaly",
     "Evaluate",
     "GradientAccumulation",
     "GradientCheckpointing",
     "GradientClip",
+    "GradientStats",
+    "Hook",
+    "HookCallback",
+    "Hooks",
     "LRFinder",
     "LimitBatches",
+    "MemoryUse",
     "MixUp",
     "MixedPrecision",
     "OverfitBatches",
     "ParamScheduler",
+    "Profiler",
     "ProgressBar",
     "Recorder",
     "StopAfter",
@@ -64,6 +79,8 @@ __all__ = [
     "combined_cos",
     "combined_lin",
     "flat_cos",
+    "hook_output",
+    "hook_outputs",
     "minimum",
     "plot_schedule",
     "sched_cos",

@@ -54,6 +54,7 @@ class Profiler(Callback):
 
     def __init__(self, warmup: int = 3):
         self.warmup = warmup
+        self.n_batches = 0  # that have been measured
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.calls: Counter[str] = Counter()  # of the stages that are a method
         self.callback_seconds: defaultdict[str, float] = defaultdict(float)  # by class, without waiting for the device
@@ -71,6 +72,9 @@ class Profiler(Callback):
 
     def before_train(self, learn: Any) -> None:
         self._last = _now(learn.data.device)
+
+    def before_batch(self, learn: Any) -> None:
+        self.n_batches += self._measures(learn)
 
     def after_batch(self, learn: Any) -> None:
         if learn.training:
@@ -130,11 +134,6 @@ class Profiler(Callback):
         return watched
 
     # ---- reading
-
-    @property
-    def n_batches(self) -> int:
-        """How many batches have been measured."""
-        return self.calls["transfer"]
 
     @property
     def table(self) -> pd.DataFrame:

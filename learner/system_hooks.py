@@ -70,9 +70,7 @@ class TrainerView:
 
     def __getattr__(self, name: str) -> Any:
         known = [key for key in (*vars(type(self)), "learn") if not key.startswith("_")]
-        raise AttributeError(
-            f"warmstart's learner is no Lightning trainer and has no {name!r}: it has {sorted(known)}."
-        )
+        raise AttributeError(f"a Learner, unlike a Trainer, has no {name!r} to read: it has {sorted(known)}.")
 
     @property
     def current_epoch(self) -> int:

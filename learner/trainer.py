@@ -256,10 +256,10 @@ class Trainer(Loop):
         fewer than 5 steps ran.
         """
         finder = LRFinder(start_lr, end_lr, num_it, stop_div)
-        n_acc = max((cb.n_acc for cb in self.cbs if isinstance(cb, GradientAccumulation)), default=1)
-        n_batches = num_it * math.ceil(n_acc / (self.data.bs or n_acc))
+        accumulates = any(isinstance(cb, GradientAccumulation) for cb in self.cbs)
+        steps = 1 if accumulates else self.data.train_dl.n_batches or 1  # in an epoch, at least
         with self.trying_out(), self.no_logging():
-            self.fit(math.ceil(n_batches / (self.data.train_dl.n_batches or 1)), start_lr, cbs=finder)
+            self.fit(math.ceil(num_it / steps), start_lr, cbs=finder)
         suggestions = finder.suggest(suggest_funcs)
         self.recorder.lr_finder = finder
         if show_plot:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from torch import nn
-from warmstart.callbacks import Callback, CancelFit
+from warmstart.callbacks import Callback, CancelFit, CancelTrain
 from warmstart.callbacks.profiler import STAGES, Profiler
 from warmstart.data import DataBunch
+from warmstart.data.loaders import DeviceLoader
 from warmstart.learner import Learner
 
 DELAY = 0.01  # seconds, where an undisturbed batch of these networks takes a tenth of it
@@ -107,6 +108,20 @@ def test_shares_add_up_and_the_warmup_is_left_out():
     assert profiler.n_batches == 26 - 5 and set(table["calls"]) == {21}
     assert table["share"].sum() == pytest.approx(1)
     assert table["ms"].tolist() == pytest.approx((1000 * table["seconds"] / 21).tolist())
+
+
+def test_batches_count_where_the_last_is_left_early_and_where_a_loader_prepares_none():
+    class Leave(Callback):
+        def after_batch(self, learn):
+            if learn.training and learn.iter == 7:
+                raise CancelTrain
+
+    class Prepared(DeviceLoader):
+        def __iter__(self):
+            return iter(self.dl)
+
+    profiler = profiled(train=Prepared(batches(13), torch.device("cpu")), cbs=[Leave()])
+    assert profiler.n_batches == 8 - 3 and profiler.table["calls"]["forward"] == 5
 
 
 def test_a_slow_start_is_left_out():
