@@ -11,7 +11,7 @@ from torch import Tensor
 
 __all__ = ["Comparison", "Monitor", "result_names"]
 
-Comparison = Callable[[float, float], Any]  # (new, best): whether new is better
+Comparison = Callable[[Any, Any], Any]  # (new, best): whether new is better
 ERRORS = {"cer", "distance", "divergence", "err", "fid", "mae", "mape", "mse", "nll", "perplexity", "ppl", "rmse",
           "rmspe", "wer"}  # fmt: skip
 
@@ -38,6 +38,7 @@ class Monitor:
         default = operator.lt if _is_error(self.name) else operator.gt
         self._is_better = _on_numbers(default if self.comp is None else self.comp)
         self._step = self.min_delta * _direction(self._is_better, self.comp)
+        self._known: list[str] | None = None
 
     def start(self, learn: Any) -> None:
         """Begin a fit. Raises ValueError for a name that no epoch will give, where that can be known by now."""

@@ -5,7 +5,6 @@
 What is monitored is a column of `learn.recorder.history`; how it is compared is in `monitor.py`. Each fit begins anew.
 """
 
-import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -65,8 +64,14 @@ class SaveModel(Callback):
         self.saved = False
         if not self.every_epoch:
             self.monitor.start(learn)
-        if any(cb.fname == self.fname for cb in learn.cbs if isinstance(cb, SaveModel) and cb is not self):
+        if any(self._rivals(cb) for cb in learn.cbs):
             raise ValueError(f"Two SaveModel callbacks write to {self.fname!r}: give each its own fname.")
+
+    def _rivals(self, cb: Callback) -> bool:
+        """Whether another callback writes to the same files."""
+        if cb is self or not isinstance(cb, SaveModel):
+            return False
+        return cb.fname == self.fname and (cb.every_epoch > 0) == (self.every_epoch > 0)
 
     def after_epoch(self, learn: Any) -> None:
         if self.every_epoch:
@@ -86,9 +91,11 @@ class SaveModel(Callback):
             self._load_best(learn)
 
     def _load_best(self, learn: Any) -> None:
-        """Load it, but for the hyper-parameters, which a schedule may have had half-way."""
+        """Load it, but for hyper-parameters, which a schedule may have had half-way, and the number of epochs begun."""
         hypers = [{k: v for k, v in group.items() if k != "params"} for group in learn.opt.param_groups]
+        epochs_begun = learn.epochs_begun
         learn.load(self.fname, self.with_opt)
+        learn.epochs_begun = epochs_begun  # so that a further fit shuffles anew
         for group, values in zip(learn.opt.param_groups, hypers, strict=True):
             group.update(values)
 
@@ -143,6 +150,10 @@ class TerminateOnNaN(Callback):
 
     order = 60
     real_runs_only = True
+
+    def __init__(self):
+        self.is_finite: Any = True
+        self.arrival: Any = None  # of `is_finite` on the CPU, where that takes time
 
     def after_loss(self, learn: Any) -> None:
         if learn.training:

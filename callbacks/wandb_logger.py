@@ -1,0 +1,72 @@
+"""Runs for Weights & Biases, which comes with `pip install "warmstart[track]"` and is imported where it is used.
+
+    learn.fit_one_cycle(5, cbs=WandbLogger(project="pets"))
+
+    with wandb.init(project="pets"):                       # one run of several fits
+        learn.fine_tune(5, cbs=WandbLogger())
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from .run_logger import LogPreds, RunLogger, new_names
+
+__all__ = ["WandbLogger"]
+
+
+class WandbLogger(RunLogger):
+    """Logs fits to Weights & Biases: config, history over `step`, predictions as images; see `RunLogger`.
+
+    The run that is open when a fit begins is used, and left open. Where there is none, each fit starts one of its own
+    in `project` by the name `name` and finishes it. `mode`: "online", "offline" (`wandb sync` uploads it later),
+    "disabled", or what the environment says (`WANDB_MODE`). `log_model` keeps the weights as an artifact.
+    """
+
+    def __init__(self, project: str | None = None, name: str | None = None,
+                 mode: Literal["online", "offline", "disabled"] | None = None, log_preds: LogPreds = True,
+                 n_preds: int = 9, log_model: bool = False, every: int = 50):  # fmt: skip
+        super().__init__(log_preds, n_preds, log_model, every)
+        self.project, self.name, self.mode = project, name, mode
+        self.wandb, self.run = _wandb(), None
+        self.is_own = False  # whether the run is
+
+    def open(self, learn: Any) -> None:
+        self.is_own = self.wandb.run is None
+        self.run = self.wandb.run or self.wandb.init(project=self.project, name=self.name, mode=self.mode)
+        self.known_names = {"step"}
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        self.run.config.update(new_names(params, self.run.config.keys()))
+
+    def log_rows(self, rows: Sequence[Mapping[str, float]]) -> None:
+        for row in rows:
+            self._log(dict(row))
+
+    def log_figure(self, name: str, figure: Any, step: int) -> None:
+        self._log({"step": step, name: self.wandb.Image(figure)})
+
+    def _log(self, row: dict[str, Any]) -> None:
+        for name in row.keys() - self.known_names:
+            self.run.define_metric(name, step_metric="step")
+        self.known_names |= row.keys()
+        self.run.log(row)
+
+    def log_file(self, file: Path) -> None:
+        artifact = self.wandb.Artifact(f"{file.stem}-{self.run.id}", type="model")
+        artifact.add_file(str(file))
+        self.run.log_artifact(artifact)
+
+    def close(self, failed: bool) -> None:
+        if self.is_own:
+            self.run.finish(exit_code=int(failed))
+        self.run = None
+
+
+def _wandb() -> ModuleType:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ImportError('WandbLogger needs Weights & Biases: `pip install "warmstart[track]"`.') from error
+    return wandb
