@@ -2,11 +2,14 @@
 
 from .activation_stats import ActivationStats
 from .averaging import EMA, SWA
+from .batch_size import BatchSizeSchedule
 from .batchnorm import BnFreeze
 from .checkpointing import GradientCheckpointing
 from .core import Callback, CancelBackward, CancelBatch, CancelEpoch, CancelFit, CancelStep, CancelTrain, CancelValidate
+from .csv_logger import CSVLogger
 from .detect_anomaly import AnomalyError, DetectAnomaly
 from .evaluate import Evaluate
+from .fetch_preds import FetchPreds
 from .gradient_stats import GradientStats
 from .gradients import SAM, GradientAccumulation, GradientClip
 from .hooks import Hook, HookCallback, Hooks, hook_output, hook_outputs
@@ -14,10 +17,12 @@ from .limits import LimitBatches, OverfitBatches, StopAfter, ValidateEvery
 from .lr_find import LRFinder, minimum, slide, steep, valley
 from .memory import MemoryUse
 from .mixing import CutMix, MixUp
+from .mlflow_logger import MLflowLogger
 from .precision import ChannelsLast, MixedPrecision
 from .profiler import Profiler
 from .progress import ProgressBar
 from .recorder import Recorder
+from .run_logger import RunLogger
 from .schedule import (
     ParamScheduler,
     combine_scheds,
@@ -34,7 +39,12 @@ from .schedule import (
     wsd,
 )
 from .schedule_plot import plot_schedule
+from .show_graph import ShowGraph
+from .tensorboard_logger import TensorBoardLogger
 from .torch_scheduler import TorchScheduler
+from .trackers import EarlyStopping, ReduceLROnPlateau, SaveModel, TerminateOnNaN
+from .unfreeze import Unfreeze
+from .wandb_logger import WandbLogger
 
 __all__ = [
     "EMA",
@@ -42,7 +52,9 @@ __all__ = [
     "SWA",
     "ActivationStats",
     "AnomalyError",
+    "BatchSizeSchedule",
     "BnFreeze",
+    "CSVLogger",
     "Callback",
     "CancelBackward",
     "CancelBatch",
@@ -54,7 +66,9 @@ __all__ = [
     "ChannelsLast",
     "CutMix",
     "DetectAnomaly",
+    "EarlyStopping",
     "Evaluate",
+    "FetchPreds",
     "GradientAccumulation",
     "GradientCheckpointing",
     "GradientClip",
@@ -64,6 +78,7 @@ __all__ = [
     "Hooks",
     "LRFinder",
     "LimitBatches",
+    "MLflowLogger",
     "MemoryUse",
     "MixUp",
     "MixedPrecision",
@@ -72,9 +87,17 @@ __all__ = [
     "Profiler",
     "ProgressBar",
     "Recorder",
+    "ReduceLROnPlateau",
+    "RunLogger",
+    "SaveModel",
+    "ShowGraph",
     "StopAfter",
+    "TensorBoardLogger",
+    "TerminateOnNaN",
     "TorchScheduler",
+    "Unfreeze",
     "ValidateEvery",
+    "WandbLogger",
     "combine_scheds",
     "combined_cos",
     "combined_lin",

@@ -22,6 +22,8 @@ class _Averaging(Callback):
     order = 70
 
     def before_fit(self, learn: Any) -> None:
+        if others := [cb for cb in learn.cbs if isinstance(cb, _Averaging) and cb is not self]:
+            raise ValueError(f"{self!r} and {others[0]!r} would both put their averages into the model: choose one.")
         self.weights = [w for w in learn.model.state_dict().values() if w.is_floating_point()]
         self.averages = [w.clone() for w in self.weights]
         self.inside = False  # whether the model holds the averages, and `averages` its own weights

@@ -33,12 +33,16 @@ class BnFreeze(Callback):
 
 @contextmanager
 def kept_statistics(model: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm layers normalise as ever, but their running statistics stay as they are."""
+    """Inside, BatchNorm layers normalise as ever, but the running statistics that they update are copies.
+
+    So what autograd saves is the same too, in number and in version.
+    """
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    for layer in layers:
-        layer.track_running_stats = False
+    kept = [(layer, name, value) for layer in layers for name, value in layer.named_buffers(recurse=False)]
+    for layer, name, value in kept:
+        setattr(layer, name, value.clone())
     try:
         yield
     finally:
-        for layer in layers:
-            layer.track_running_stats = True
+        for layer, name, value in kept:
+            setattr(layer, name, value)

@@ -2,9 +2,8 @@
 
 import time
 from itertools import islice
+from numbers import Integral
 from typing import Any
-
-import pandas as pd
 
 from .core import Callback, CancelFit, CancelTrain
 
@@ -18,17 +17,20 @@ class StopAfter(Callback):
     """
 
     order = 90  # when all others have seen the epoch's end
+    real_runs_only = True
 
     def __init__(self, steps: int | None = None, seconds: float | None = None):
         if steps is None and seconds is None:
             raise ValueError("StopAfter(steps=…) or StopAfter(seconds=…): when is the fit to end?")
-        self.steps, self.seconds = steps, seconds
+        if steps is not None:
+            _check_count("steps", steps, "steps until the fit ends")
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"seconds={seconds}: the time until the fit ends, more than 0.")
+        self.steps, self.seconds, self.start = steps, seconds, 0.0
 
     def before_fit(self, learn: Any) -> None:
         self.start = time.perf_counter()
-        total = (learn.n_iter or 0) * learn.n_epoch
-        if self.steps and not 0 < total < self.steps:
-            learn.max_steps = self.steps
+        learn.max_steps = self.steps
 
     def after_batch(self, learn: Any) -> None:
         if learn.training and self._over(learn):
@@ -50,69 +52,82 @@ class LimitBatches(Callback):
     """
 
     order = -90
+    real_runs_only = True
 
     def __init__(self, train: int | None = None, valid: int | None = None):
-        self.limits = (train, valid)
+        for name, n in {"train": train, "valid": valid}.items():
+            if n is not None:
+                _check_count(name, n, "batches to read, if not all,")
+        self.limits = train, valid
+        self.before: list[tuple[Any, int | None]] = []  # loaders and the limits that they had
 
     def before_fit(self, learn: Any) -> None:
+        if any(isinstance(cb, LimitBatches) and cb is not self for cb in learn.cbs):
+            raise ValueError("Two LimitBatches in one fit contradict each other: leave it to one, or to n_batches=.")
         for dl, limit in zip(learn.data.dls, self.limits, strict=False):
-            if dl is not None:
+            if dl is not None and limit is not None:
+                self.before.append((dl, dl.limit))
                 dl.limit = limit
 
     def after_fit(self, learn: Any) -> None:
-        for dl in filter(None, learn.data.dls[:2]):
-            dl.limit = None
+        for dl, limit in self.before:
+            dl.limit = limit
+        self.before = []
 
     after_cancel_fit = after_fit
 
 
 class OverfitBatches(Callback):
-    """Train on the same first `n` batches every epoch, and validate on them.
+    """Train on the same `n` batches every epoch, the first of epoch 0, and validate on them.
 
     A model that cannot learn these by heart, or data whose labels are wrong, will not do better on more.
     """
 
     order = -90
+    real_runs_only = True
 
     def __init__(self, n: int = 1):
-        if n < 1:
-            raise ValueError(f"n={n}: the number of batches to learn by heart, at least 1.")
+        _check_count("n", n, "batches to learn by heart")
         self.n = n
+        self.loaders: list[Any] = []
 
     def before_fit(self, learn: Any) -> None:
+        learn.data.train_dl.set_epoch(0)
         batches = list(islice(learn.data.train_dl, self.n))
-        for dl in filter(None, learn.data.dls[:2]):
+        self.loaders = [dl for dl in learn.data.dls[:2] if dl is not None]
+        for dl in self.loaders:
             dl.replay = batches
 
     def after_fit(self, learn: Any) -> None:
-        for dl in filter(None, learn.data.dls[:2]):
+        for dl in self.loaders:
             dl.replay = None
+        self.loaders = []
 
     after_cancel_fit = after_fit
 
 
 class ValidateEvery(Callback):
-    """Validate every `steps` steps of the optimizer, too; `history` has a row for each time, with its `step`."""
+    """Validate every `steps` steps of the optimizer, too: `learn.recorder.step_history` has a row for each time."""
 
     order = 80
     real_runs_only = True
 
     def __init__(self, steps: int):
-        if steps < 1:
-            raise ValueError(f"steps={steps}: the number of steps between validations, at least 1.")
+        _check_count("steps", steps, "steps between validations")
         self.steps, self.done = steps, 0
-        self.rows: list[dict[str, Any]] = []
 
     def before_fit(self, learn: Any) -> None:
+        if learn.data.valid_dl is None:
+            raise ValueError("ValidateEvery has nothing to validate on: the data has no validation set.")
         self.done = 0
 
     def after_batch(self, learn: Any) -> None:
         if learn.training and learn.n_steps >= self.done + self.steps:
             self.done = learn.n_steps
-            losses = {"train_loss": learn.recorder.mean_loss(learn.recorder.first_step)}
-            self.rows.append({"step": learn.n_steps, **losses, **learn.validate()})
+            learn.recorder.note_validation(learn.n_steps, learn.validate())
 
-    @property
-    def history(self) -> pd.DataFrame:
-        """A row per validation: `step, train_loss` (of the epoch so far), `valid_loss` and the metrics."""
-        return pd.DataFrame(self.rows)
+
+def _check_count(name: str, n: Any, meaning: str) -> None:
+    """Raise ValueError unless `n` is a whole number from 1 on."""
+    if not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"{name}={n!r}: the number of {meaning} is a whole number, 1 or more.")

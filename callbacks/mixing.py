@@ -52,10 +52,9 @@ class _Mixing(Callback):
     order = 10
 
     def __init__(self, alpha: float):
-        if alpha <= 0:
+        if not alpha > 0:
             raise ValueError(f"alpha={alpha}: Beta(alpha, alpha) needs a number above 0.")
         self.alpha = alpha
-        self.loss_func: Callable | None = None
 
     def mix(self, x: Tensor, other: Tensor, share: float, rand: random.Random) -> tuple[Tensor, float]:
         """The blend of two batches, `share` of it from the first, and the share that it came to."""
@@ -65,28 +64,31 @@ class _Mixing(Callback):
         if not learn.training:
             return
         self._check(learn)
-        seed = getattr(learn.data.train_ds, "seed", None)
-        seed = torch.initial_seed() if seed is None else seed
+        seed = torch.initial_seed() if learn.dl.seed is None else learn.dl.seed
         rand = random.Random(f"{type(self).__name__} {seed} {learn.epochs_begun} {learn.iter}")
         generator = torch.Generator().manual_seed(rand.getrandbits(63))
         order = torch.randperm(learn.bs, generator=generator).to(learn.xb[0].device, non_blocking=True)
         share, place = rand.betavariate(self.alpha, self.alpha), rand.random()
         mixed = [self.mix(x, x[order], share, random.Random(place)) for x in learn.xb]
         learn.xb, share = tuple(x for x, _ in mixed), mixed[0][1]
-        self.loss_func = learn.loss_func
-        blended = self.loss_func if isinstance(self.loss_func, BlendedLoss) else BlendedLoss(learn.loss_func)
-        learn.loss_func = blended.blended(learn.yb, order, share)
+        loss = learn.loss_func if isinstance(learn.loss_func, BlendedLoss) else BlendedLoss(learn.loss_func)
+        learn.loss_func = loss.blended(learn.yb, order, share)
 
     def _check(self, learn: Any) -> None:
+        """Raise where there is no loss to blend, or inputs or targets that cannot be blended or reordered."""
+        name = type(self).__name__
         if learn.loss_func is None or not learn.yb:
-            raise ValueError(f"{type(self).__name__} blends losses: the learner needs a loss_func and targets.")
-        inputs = learn.xb if isinstance(learn.xb, tuple) else (None,)
+            raise ValueError(f"{name} blends losses: the learner needs a loss_func and targets.")
+        inputs = learn.xb if isinstance(learn.xb, tuple) else (learn.xb,)
         if not all(isinstance(x, Tensor) and x.is_floating_point() for x in inputs):
-            raise TypeError(f"{type(self).__name__} blends inputs, which must be floating-point tensors.")
+            kinds = ", ".join(str(x.dtype) if isinstance(x, Tensor) else f"a {type(x).__name__}" for x in inputs)
+            raise TypeError(f"{name} blends inputs, which must be floating-point tensors, and these are {kinds}.")
+        if not all(isinstance(y, Tensor) for y in learn.yb):
+            raise TypeError(f"{name} reorders targets, which must be tensors, not a {type(learn.yb[0]).__name__}.")
 
     def after_backward(self, learn: Any) -> None:
-        if self.loss_func is not None:
-            learn.loss_func, self.loss_func = self.loss_func, None
+        if isinstance(learn.loss_func, BlendedLoss):
+            learn.loss_func = learn.loss_func.loss_func
 
     after_cancel_batch = after_backward
 

@@ -1,9 +1,11 @@
-"""Runs for MLflow, which comes with `pip install "warmstart[track]"` and is imported where it is used.
+"""Runs for MLflow.
 
     learn.fit_one_cycle(5, cbs=MLflowLogger("pets"))       # then, in a terminal: mlflow ui
 
     with mlflow.start_run():                               # one run of several fits
         learn.fine_tune(5, cbs=MLflowLogger())
+
+It comes with `pip install "warmstart[track]"` and is imported where it is used.
 """
 
 import time
@@ -33,7 +35,9 @@ class MLflowLogger(RunLogger):
                  log_model: bool = False, every: int = 50):  # fmt: skip
         super().__init__(log_preds, n_preds, log_model, every)
         self.experiment, self.run_name, self.tracking_uri = experiment, run_name, tracking_uri
-        self.mlflow, self.client, self.run_id = _mlflow(), None, ""
+        self.mlflow = _mlflow()
+        self.client: Any = None
+        self.run_id = ""
         self.is_own = False  # whether the run is
 
     def open(self, learn: Any) -> None:
@@ -51,17 +55,15 @@ class MLflowLogger(RunLogger):
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         named = new_names(params, self.client.get_run(self.run_id).data.params)
-        Param = self.mlflow.entities.Param
-        values = [Param(name, str(value)[:MAX_LENGTH]) for name, value in named.items()]
-        self.client.log_batch(self.run_id, params=values)
+        make = self.mlflow.entities.Param
+        entries = [make(name, str(value)[:MAX_LENGTH]) for name, value in named.items()]
+        self.client.log_batch(self.run_id, params=entries)
 
     def log_rows(self, rows: Sequence[Mapping[str, float]]) -> None:
-        now, Metric = int(time.time() * 1000), self.mlflow.entities.Metric
-        metrics = [
-            Metric(name, float(row[name]), now, int(row["step"])) for row in rows for name in row if name != "step"
-        ]
-        for start in range(0, len(metrics), MAX_METRICS):
-            self.client.log_batch(self.run_id, metrics=metrics[start : start + MAX_METRICS])
+        make, now = self.mlflow.entities.Metric, int(time.time() * 1000)
+        entries = [make(name, row[name], now, int(row["step"])) for row in rows for name in row if name != "step"]
+        for begin in range(0, len(entries), MAX_METRICS):
+            self.client.log_batch(self.run_id, metrics=entries[begin : begin + MAX_METRICS])
 
     def log_figure(self, name: str, figure: Any, step: int) -> None:
         self.client.log_figure(self.run_id, figure, f"{name}/step-{step:06}.png")

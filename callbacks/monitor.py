@@ -12,8 +12,8 @@ from torch import Tensor
 __all__ = ["Comparison", "Monitor", "result_names"]
 
 Comparison = Callable[[Any, Any], Any]  # (new, best): whether new is better
-ERRORS = {"cer", "distance", "divergence", "err", "fid", "mae", "mape", "mse", "nll", "perplexity", "ppl", "rmse",
-          "rmspe", "wer"}  # fmt: skip
+ERRORS = {"bpb", "bpc", "brier", "cer", "distance", "divergence", "err", "fid", "mae", "mape", "mse", "msle", "nll",
+          "perplexity", "ppl", "rmse", "rmsle", "rmspe", "smape", "wer"}  # fmt: skip
 
 
 @dataclass
@@ -82,10 +82,10 @@ def _direction(is_better: Callable[[float, float], bool], comp: Comparison | Non
 def result_names(learn: Any) -> list[str] | None:
     """The results that every epoch of this fit will give; None where only the first epoch will tell.
 
-    That is so where the model logs what it wants in steps of its own, and where a metric may compute several numbers.
+    That is so for a system, which logs what it wants, and where a metric may compute several numbers.
     """
     metrics = learn.evaluate.metrics if learn.data.valid_dl is not None else {}
-    if callable(getattr(learn.model, "training_step", None)) or not all(map(_gives_one_number, metrics.values())):
+    if learn.system is not None or not all(map(_gives_one_number, metrics.values())):
         return None
     return ["train_loss", *([] if learn.data.valid_dl is None else ["valid_loss"]), *metrics]
 

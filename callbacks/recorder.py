@@ -1,6 +1,7 @@
 """What happened in training: losses and hyper-parameters of every step, results of every epoch, and their plots."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -18,7 +19,8 @@ class Recorder(Callback):
 
     `losses, lrs, moms, sizes` hold a number per step: the loss, learning rate and momentum of the last parameter group,
     samples. `history` is a DataFrame with a row per epoch: `epoch, train_loss` (averaged by sample), `valid_loss`, the
-    metrics, `time` in seconds. Losses stay on the device until somebody reads them.
+    metrics, `time` in seconds; `step_history` one per validation within an epoch. Losses stay on the device until
+    somebody reads them.
     """
 
     order = -10
@@ -26,6 +28,7 @@ class Recorder(Callback):
 
     def __init__(self):
         self.rows: list[dict[str, Any]] = []
+        self.step_rows: list[dict[str, Any]] = []
         self.lrs: list[float] = []
         self.moms: list[float] = []
         self.sizes: list[int] = []
@@ -52,6 +55,11 @@ class Recorder(Callback):
         row = {"epoch": len(self.rows), "train_loss": self.mean_loss(self.first_step), **learn.results}
         self.rows.append(row | {"time": time.perf_counter() - self.start})
         self.epoch_ends.append(len(self.lrs))
+
+    def note_validation(self, step: int, results: Mapping[str, float]) -> None:
+        """Keep the results of a validation within an epoch, after so many steps of the fit."""
+        train_loss = self.mean_loss(self.first_step)
+        self.step_rows.append({"epoch": len(self.rows), "step": step, "train_loss": train_loss, **results})
 
     # ---- reading
 
@@ -89,6 +97,11 @@ class Recorder(Callback):
         """A row per epoch: `epoch, train_loss, valid_loss`, metrics, `time` in seconds."""
         rows = pd.DataFrame(self.rows, columns=None if self.rows else ["epoch", "train_loss", "valid_loss", "time"])
         return rows.reindex(columns=[*(c for c in rows.columns if c != "time"), "time"])
+
+    @property
+    def step_history(self) -> pd.DataFrame:
+        """A row per validation within an epoch: `epoch, step` of the fit, `train_loss` of the epoch so far, results."""
+        return pd.DataFrame(self.step_rows)
 
     # ---- plots
 

@@ -6,6 +6,8 @@
         def log_rows(self, rows): print(rows)
         def log_figure(self, name, figure, step): figure.savefig(f"{name}-{step}.png")
         def close(self, failed): print("it failed" if failed else "it is done")
+
+Those of TensorBoard, Weights & Biases and MLflow are in modules of their own.
 """
 
 import sys
@@ -26,7 +28,7 @@ LogPreds = bool | Literal["epoch"]  # sample predictions when a fit ends, or aft
 
 
 class RunLogger(Callback, ABC):
-    """Tells a tool of hyper-parameters, loss and learning rate of every step, results of every epoch, predictions.
+    """Tells a tool of hyper-parameters, loss and learning rate of every step, results of validations, predictions.
 
     Steps are counted as `learn.recorder` does, from 1 over all fits of the learner. They are told in blocks of `every`,
     so that nobody waits for the device in between; a fit that is interrupted tells what it has. Predictions are a
@@ -34,7 +36,7 @@ class RunLogger(Callback, ABC):
     after each epoch with `log_preds="epoch"`. `log_model` adds the weights in the end.
     """
 
-    order = 65  # so that in the end SaveModel has loaded the best weights
+    order = 85  # when SaveModel has loaded the best weights and ValidateEvery validated, and before EarlyStopping
     real_runs_only = True
 
     def __init__(self, log_preds: LogPreds = True, n_preds: int = 9, log_model: bool = False, every: int = 50):
@@ -44,7 +46,7 @@ class RunLogger(Callback, ABC):
             raise ValueError(f"every={every}: the number of steps that are told together, at least 1.")
         self.log_preds, self.n_preds, self.log_model, self.every = log_preds, n_preds, log_model, every
         self.is_open = False
-        self.n_logged = 0  # steps
+        self.n_logged, self.n_validations = 0, 0  # of the recorder's steps, and validations within an epoch
 
     # ---- how it is told
 
@@ -75,12 +77,18 @@ class RunLogger(Callback, ABC):
 
     def before_fit(self, learn: Any) -> None:
         self.open(learn)
-        self.is_open, self.n_logged = True, len(learn.recorder.lrs)
+        self.is_open, self.n_logged, self.n_validations = True, len(learn.recorder.lrs), len(learn.recorder.step_rows)
         self.log_params(run_params(learn))
 
     def after_batch(self, learn: Any) -> None:
-        if learn.training and len(learn.recorder.lrs) >= self.n_logged + self.every:
+        if not learn.training:
+            return
+        validations = learn.recorder.step_rows[self.n_validations :]
+        if validations or len(learn.recorder.lrs) >= self.n_logged + self.every:
             self._log_steps(learn)
+        if validations:
+            self.log_rows([row | {"step": self.n_logged} for row in validations])
+            self.n_validations += len(validations)
 
     def after_epoch(self, learn: Any) -> None:
         self._log_steps(learn)
@@ -130,7 +138,7 @@ class RunLogger(Callback, ABC):
                 for figure in figures:
                     self.log_figure("predictions", figure, self.n_logged)
         except Exception as error:
-            warnings.warn(f"{type(self).__name__} logged no predictions, since show_results failed: {error}", stacklevel=2)
+            warnings.warn(f"{type(self).__name__} logged no predictions: show_results failed. {error}", stacklevel=2)
 
 
 @contextmanager
@@ -157,7 +165,7 @@ def step_rows(recorder: Any, begin: int) -> list[dict[str, float]]:
 
 def run_params(learn: Any) -> dict[str, Any]:
     """What a fit that begins is run with, by name: numbers, texts and lists of them; what is not known is left out."""
-    model, groups, sampler = learn.model, learn.opt.param_groups, learn.data.train_dl.sampler
+    model, loss, groups, sampler = learn.model, learn.loss_func, learn.opt.param_groups, learn.data.train_dl.sampler
     lrs = list({group.get("layer_group", i): group["lr"] for i, group in enumerate(groups)}.values())
     params = {
         "n_epoch": learn.n_epoch,
@@ -166,7 +174,7 @@ def run_params(learn: Any) -> dict[str, Any]:
         "bs": learn.data.bs,
         "seed": sampler.seed if sampler else None,
         "opt": type(learn.opt).__name__,
-        "loss": getattr(learn.loss_func, "__name__", type(learn.loss_func).__name__),
+        "loss": None if loss is None else getattr(loss, "__name__", type(loss).__name__),
         "model": type(model).__name__,
         "arch": getattr(getattr(learn.model_spec, "arch", None), "name", None),
         "n_params": sum(p.numel() for p in model.parameters()),

@@ -17,7 +17,7 @@ from typing import Any
 from .core import Callback
 from .hyper import hyper_key, set_group_hyper
 
-__all__ = ["ParamScheduler", "Schedule", "combine_scheds", "combined_cos", "combined_lin", "flat_cos", 
+__all__ = ["ParamScheduler", "Schedule", "combine_scheds", "combined_cos", "combined_lin", "flat_cos",
            "sched_cos", "sched_exp", "sched_lin", "sched_no", "sched_poly", "sgdr", "warmup_cos", "wsd"]  # fmt: skip
 
 Schedule = Callable[[float], float]
@@ -87,8 +87,8 @@ class _Combined:
 
     def __call__(self, pct: float) -> float:
         pct = 0.0 if pct < 0 else 1.0 if pct > 1 else pct
-        part = bisect_right(self.starts, pct) - 1
-        return self.scheds[part]((pct - self.starts[part]) / self.shares[part])
+        part = bisect_right(self.starts, pct + 1e-9) - 1  # sums of shares are not exact
+        return self.scheds[part](max(0.0, pct - self.starts[part]) / self.shares[part])
 
 
 def combine_scheds(pcts: Sequence[float], scheds: Sequence[Schedule]) -> Schedule:
@@ -131,7 +131,7 @@ def wsd(pct_warmup: float, pct_decay: float, start: float, middle: float, end: f
 
     The plateau can be as long as one likes, and training resumed from any point of it.
     """
-    stable = 1 - pct_warmup - pct_decay
+    stable = max(0.0, 1 - pct_warmup - pct_decay)  # which may come out just below 0
     return combine_scheds(
         [pct_warmup, stable, pct_decay], [sched_lin(start, middle), sched_no(middle, middle), sched_lin(middle, end)]
     )
@@ -158,7 +158,7 @@ class ParamScheduler(Callback):
 
     def __init__(self, scheds: Mapping[str, Schedule | Sequence[Schedule]]):
         self.scheds: dict[str, list[Schedule]] = {name: _as_list(value) for name, value in scheds.items()}
-        self.of_groups: dict[str, list[Schedule]] = {}  # the same, one for each layer group
+        self.of_groups: list[list[tuple[str, Schedule]]] = []  # the same, for each parameter group
         self.before: list[dict[str, Any]] = []  # what to put back: the keys that change, of each parameter group
 
     def before_fit(self, learn: Any) -> None:
@@ -167,15 +167,16 @@ class ParamScheduler(Callback):
         for name, scheds in self.scheds.items():
             if len(scheds) not in (1, n_groups):
                 raise ValueError(f"{len(scheds)} schedules of {name!r} for {n_groups} layer groups: give one for each.")
-        self.of_groups = {name: scheds * (n_groups // len(scheds)) for name, scheds in self.scheds.items()}
+        each = {name: scheds * (n_groups // len(scheds)) for name, scheds in self.scheds.items()}
+        self.of_groups = [[(name, each[name][group.get("layer_group", 0)]) for name in each] for group in groups]
         keys = [hyper_key(learn.opt, name) for name in self.scheds if name != "lr"]
         self.before = [{key: group[key] for key in keys} for group in groups]
 
     def before_batch(self, learn: Any) -> None:
         if learn.training:
-            for group in learn.opt.param_groups:
-                for name, scheds in self.of_groups.items():
-                    set_group_hyper(group, name, scheds[group.get("layer_group", 0)](learn.pct_train))
+            for group, scheds in zip(learn.opt.param_groups, self.of_groups, strict=True):
+                for name, sched in scheds:
+                    set_group_hyper(group, name, sched(learn.pct_train))
 
     def after_fit(self, learn: Any) -> None:
         for group, values in zip(learn.opt.param_groups, self.before, strict=False):

@@ -49,7 +49,9 @@ class ShowGraph(Callback):
         valid = [row.get("valid_loss") for row in learn.recorder.rows[self.n_epochs :]]
         if any(value is not None for value in valid):
             ax.plot(ends, valid, "o-", color="tab:orange", label="valid")
-        ax.set(xlabel="step", ylabel="loss", xlim=(0, max(ends[-1], (learn.n_iter or 0) * learn.n_epoch)))
+        ax.set(
+            xlabel="step", ylabel="loss", xlim=(0, max(ends[-1], (learn.data.train_dl.n_batches or 0) * learn.n_epoch))
+        )
         ax.legend()
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=80)

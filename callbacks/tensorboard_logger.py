@@ -1,6 +1,8 @@
-"""Runs for TensorBoard, which comes with `pip install "warmstart[track]"` and is imported where it is used.
+"""Runs for TensorBoard.
 
     learn.fit_one_cycle(5, cbs=TensorBoardLogger())        # then, in a terminal: tensorboard --logdir runs
+
+It comes with `pip install "warmstart[track]"` and is imported where it is used.
 """
 
 import time
@@ -29,7 +31,8 @@ class TensorBoardLogger(RunLogger):
                  every: int = 50, log_graph: bool = False):  # fmt: skip
         super().__init__(log_preds, n_preds, every=every)
         self.log_dir, self.log_graph, self.graph_is_due = log_dir, log_graph, False
-        self.writer_class, self.writer = _summary_writer(), None
+        self.writer_class = _summary_writer()
+        self.writer: Any = None
 
     def open(self, learn: Any) -> None:
         folder = _new_folder(learn.path / "runs") if self.log_dir is None else learn.path / self.log_dir

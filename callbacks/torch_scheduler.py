@@ -17,10 +17,10 @@ class TorchScheduler(Callback):
     """Let a scheduler of `torch.optim.lr_scheduler` set the hyper-parameters.
 
     `scheduler` makes one for an optimizer, `partial(StepLR, step_size=1)`, anew for each fit and from that fit's
-    learning rate; or it is one, made for `learn.opt`, which then goes on from fit to fit. It is stepped `per` "batch" –
-    after each step of the optimizer, so neither accumulated batches nor steps skipped in half precision count – or per
-    "epoch", or each time that `every` of them have passed. torch's `ReduceLROnPlateau`, which steps by a result, gets
-    the epoch's `monitor`.
+    learning rate; what it does to momentum is undone after the fit. Or it is one, made for `learn.opt`, which goes on
+    from fit to fit. It is stepped `per` "batch" – after each step of the optimizer, so neither accumulated batches nor
+    steps skipped in half precision count – or per "epoch", or each time that `every` of them have passed. One that
+    steps by a result, torch's `ReduceLROnPlateau`, gets the epoch's `monitor`.
     """
 
     order = -5  # after the recorder has the epoch's results
@@ -30,26 +30,38 @@ class TorchScheduler(Callback):
                  per: Literal["batch", "epoch"] = "batch", monitor: str = "valid_loss", every: int = 1):  # fmt: skip
         if per not in ("batch", "epoch"):
             raise ValueError(f"per={per!r}: a scheduler steps per 'batch' or per 'epoch'.")
+        if every < 1:
+            raise ValueError(f"every={every}: a scheduler steps each time that so many have passed, at least 1.")
         self.scheduler, self.per, self.monitor, self.every, self.count = scheduler, per, monitor, every, 0
         self.current: Any = None  # the scheduler of this fit
         self.before: list[dict[str, Any]] = []  # of each parameter group, all hyper-parameters but the learning rate
 
     def before_fit(self, learn: Any) -> None:
-        groups = learn.opt.param_groups
-        self.before = [{key: group[key] for key in group if key not in ("params", "lr")} for group in groups]
-        if not callable(self.scheduler):
-            if not any(self.scheduler.optimizer is opt for opt in getattr(learn.opt, "optimizers", [learn.opt])):
-                raise ValueError(
-                    "This scheduler was made for another optimizer than learn.opt. Pass what makes it, and it is made "
-                    "for each fit: TorchScheduler(partial(StepLR, step_size=1))."
-                )
-            self.current = self.scheduler
-            return
-        for group in groups:
+        self.current = self._made(learn.opt) if callable(self.scheduler) else self._resumed(learn.opt)
+        if isinstance(self.current, ReduceLROnPlateau) and self.per == "batch":
+            raise ValueError("ReduceLROnPlateau goes by the results of an epoch: TorchScheduler(…, per='epoch').")
+
+    def _made(self, opt: Any) -> LRScheduler:
+        """A scheduler for this fit, which starts from the optimizer's learning rates."""
+        for group in opt.param_groups:
             group.pop("initial_lr", None)  # of an earlier scheduler
-        self.current = self.scheduler(learn.opt)
-        if not isinstance(self.current, LRScheduler):
-            raise TypeError(f"scheduler(opt) returned {type(self.current).__name__}, not an LRScheduler of torch.")
+        self.before = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in opt.param_groups]
+        self.count, scheduler = 0, self.scheduler(opt)  # type: ignore[operator]
+        if not isinstance(scheduler, LRScheduler):
+            raise TypeError(f"scheduler(opt) returned {type(scheduler).__name__}, not an LRScheduler of torch.")
+        return scheduler
+
+    def _resumed(self, opt: Any) -> Any:
+        """The scheduler that was given, its learning rates as it left them."""
+        scheduler: Any = self.scheduler
+        if not any(scheduler.optimizer is own for own in getattr(opt, "optimizers", [opt])):
+            raise ValueError(
+                "This scheduler was made for another optimizer than learn.opt. Pass what makes it, and it is made "
+                "for each fit: TorchScheduler(partial(StepLR, step_size=1))."
+            )
+        for group, lr in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+            group["lr"] = lr
+        return scheduler
 
     def after_step(self, learn: Any) -> None:
         if self.per == "batch":
@@ -70,6 +82,8 @@ class TorchScheduler(Callback):
 
     def after_fit(self, learn: Any) -> None:
         for group, values in zip(learn.opt.param_groups, self.before, strict=False):
+            for key in set(group) - set(values) - {"params", "lr"}:  # what the scheduler noted there
+                del group[key]
             group.update(values)
         self.before = []
 

@@ -20,7 +20,10 @@ __all__ = ["EarlyStopping", "ReduceLROnPlateau", "SaveModel", "TerminateOnNaN"]
 
 
 class EarlyStopping(Callback):
-    """End the fit once `monitor` has not improved for `patience` epochs; `comp` and `min_delta` as in `Monitor`."""
+    """End the fit once `monitor` has not improved for `patience` epochs, and say so below the progress table.
+
+    `comp` and `min_delta` as in `Monitor`. Weights are those of the last epoch; `SaveModel` loads the best.
+    """
 
     order = 90  # when all others have seen the epoch's end
     real_runs_only = True
@@ -42,10 +45,10 @@ class EarlyStopping(Callback):
 class SaveModel(Callback):
     """Save the model whenever `monitor` improves, and load the best one back when the fit ends.
 
-    Files are those of `learn.save(fname)`, with the optimizer's state if `with_opt`. `every_epoch` – or every so many,
-    `every_epoch=5` – saves as `fname_{epoch}` instead, by the epoch's number in the history, whatever the results;
-    `at_end` saves what the fit ends with. Neither loads anything. A fit that a callback ends has its best model loaded,
-    too; one that fails or is interrupted keeps the weights it has, and the file. `comp` and `min_delta` as in `Monitor`.
+    `comp` and `min_delta` as in `Monitor`. Files are those of `learn.save(fname)`, with the optimizer's state if
+    `with_opt`. `every_epoch` – or every so many, `every_epoch=5` – saves whatever the results, as `fname_{epoch}`, by
+    the epoch's number in the history; `at_end` saves what the fit ends with; neither loads anything. A fit that a
+    callback ends gets its best model, too. One that fails or is interrupted keeps the weights it has, and the file.
     """
 
     order = 60
@@ -89,6 +92,7 @@ class SaveModel(Callback):
             learn.save(self.fname, self.with_opt)
         elif self.saved:
             self._load_best(learn)
+        self.saved = False
 
     def _load_best(self, learn: Any) -> None:
         """Load it, but for hyper-parameters, which a schedule may have had half-way, and the number of epochs begun."""
@@ -101,10 +105,10 @@ class SaveModel(Callback):
 
 
 class ReduceLROnPlateau(Callback):
-    """Divide the learning rates by `factor` whenever `monitor` has not improved for `patience` epochs, to `min_lr` at least.
+    """Divide the learning rates by `factor` whenever `monitor` has not improved for `patience` epochs.
 
-    They stay reduced for the rest of the fit. For `learn.fit`, since a schedule sets the learning rate by itself.
-    `comp` and `min_delta` as in `Monitor`.
+    They go no lower than `min_lr`, and stay reduced for the rest of the fit. For `learn.fit`: a schedule sets the
+    learning rate by itself, so with one there is a warning. `comp` and `min_delta` as in `Monitor`.
     """
 
     order = 60

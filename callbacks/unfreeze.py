@@ -28,7 +28,8 @@ class Unfreeze(Callback):
     def before_fit(self, learn: Any) -> None:
         if self.at >= learn.n_epoch:
             warnings.warn(
-                f"Unfreeze(at={self.at}) does nothing in this fit, whose last epoch is {learn.n_epoch - 1}.", stacklevel=2
+                f"Unfreeze(at={self.at}) does nothing in this fit, whose last epoch is {learn.n_epoch - 1}.",
+                stacklevel=2,
             )
 
     def before_epoch(self, learn: Any) -> None:

@@ -1,9 +1,11 @@
-"""Runs for Weights & Biases, which comes with `pip install "warmstart[track]"` and is imported where it is used.
+"""Runs for Weights & Biases.
 
     learn.fit_one_cycle(5, cbs=WandbLogger(project="pets"))
 
     with wandb.init(project="pets"):                       # one run of several fits
         learn.fine_tune(5, cbs=WandbLogger())
+
+It comes with `pip install "warmstart[track]"` and is imported where it is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,13 +31,15 @@ class WandbLogger(RunLogger):
                  n_preds: int = 9, log_model: bool = False, every: int = 50):  # fmt: skip
         super().__init__(log_preds, n_preds, log_model, every)
         self.project, self.name, self.mode = project, name, mode
-        self.wandb, self.run = _wandb(), None
+        self.wandb = _wandb()
+        self.run: Any = None
         self.is_own = False  # whether the run is
+        self.known_names: set[str] = set()
 
     def open(self, learn: Any) -> None:
         self.is_own = self.wandb.run is None
         self.run = self.wandb.run or self.wandb.init(project=self.project, name=self.name, mode=self.mode)
-        self.known_names = {"step"}
+        self.known_names = {"step"}  # whose axis is known
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self.run.config.update(new_names(params, self.run.config.keys()))

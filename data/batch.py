@@ -25,13 +25,15 @@ def to_device(batch: Any, device: torch.device) -> Any:
     """
     if isinstance(batch, Tensor):
         return batch if batch.device == device else batch.to(device, non_blocking=True)
+    if type(batch) is tuple or type(batch) is list:
+        return type(batch)([to_device(value, device) for value in batch])
     if hasattr(batch, "to") and not isinstance(batch, type):  # a PackedSequence, a BatchEncoding of transformers, …
         return batch.to(device)
     if isinstance(batch, Mapping):
         return {key: to_device(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
         return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, (list, tuple)):
+    if isinstance(batch, (list, tuple)):  # a class derived from one of them
         return type(batch)([to_device(value, device) for value in batch])
     return batch
 
@@ -43,14 +45,14 @@ def split_batch(batch: Any, n_inp: int | None = None) -> tuple[tuple | dict, tup
     first key of `labels, label, targets, target, y` that it has holds the target, the rest are keyword arguments of the
     model.
     """
+    if isinstance(batch, (list, tuple)):
+        cut = max(1, len(batch) - 1) if n_inp is None else n_inp
+        return tuple(batch[:cut]), tuple(batch[cut:])
     if isinstance(batch, Mapping):
         target = next((key for key in TARGET_KEYS if key in batch), None)
         inputs = {key: value for key, value in batch.items() if key != target}
         return inputs, () if target is None else (batch[target],)
-    if not isinstance(batch, (list, tuple)):
-        return (batch,), ()
-    cut = max(1, len(batch) - 1) if n_inp is None else n_inp
-    return tuple(batch[:cut]), tuple(batch[cut:])
+    return (batch,), ()
 
 
 def join_batch(xb: tuple | dict, yb: tuple, like: Any) -> Any:

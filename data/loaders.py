@@ -1,5 +1,6 @@
 """From datasets to batches on the device: samplers, workers, transfer, batch transforms."""
 
+import copy
 import multiprocessing
 import os
 import sys
@@ -21,6 +22,8 @@ from .transforms import Transform, apply_transforms
 
 __all__ = ["DeviceLoader", "EpochSampler", "default_workers", "make_loader"]
 
+SETTINGS = ("num_workers", "collate_fn", "pin_memory", "drop_last", "timeout", "worker_init_fn", "generator",
+            "multiprocessing_context", "prefetch_factor", "persistent_workers", "pin_memory_device")  # fmt: skip
 CAN_FORK = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()  # macOS offers it, and crashes
 
 
@@ -152,10 +155,29 @@ class DeviceLoader:
         return getattr(self.dl, "batch_size", None)
 
     @property
+    def seed(self) -> int | None:
+        """What order and random numbers follow from; None where the loader does not say."""
+        return getattr(getattr(self.dl, "dataset", None), "seed", None)
+
+    @property
     def sampler(self) -> EpochSampler | None:
         """The order of a loader of ours; None for any other."""
         sampler = getattr(self.dl, "sampler", None)
         return sampler if isinstance(sampler, EpochSampler) else None
+
+    def with_bs(self, bs: int) -> "DeviceLoader":
+        """A loader of the same items in the same order, `bs` in a batch, with workers of its own.
+
+        Raises TypeError where batches are not made by a `DataLoader` of a batch size, ValueError where there are none.
+        """
+        other, dl = copy.copy(self), self.dl
+        if not isinstance(dl, DataLoader) or dl.batch_size is None:
+            raise TypeError(f"The size of batches is a DataLoader's to change, and {kind(dl)} makes them by itself.")
+        sampler = None if isinstance(dl.dataset, IterableDataset) else dl.sampler
+        other.dl = _Loader(dl.dataset, bs, sampler=sampler, **{name: getattr(dl, name) for name in SETTINGS})
+        if other.n_batches == 0:
+            raise ValueError(f"bs={bs}: there are fewer items, and the loader drops an incomplete batch.")
+        return other
 
     def set_epoch(self, epoch: int) -> None:
         """Give the order and the random numbers of `epoch` (also to a sampler or dataset of yours that asks for it)."""
@@ -165,7 +187,8 @@ class DeviceLoader:
 
     def __iter__(self) -> Iterator[Any]:
         if self.replay is not None:
-            yield from self.replay
+            self.items = None
+            yield from islice(self.replay, self.limit)
             return
         batches = islice(self.dl, self.limit)
         mine = self._passes()
@@ -177,7 +200,7 @@ class DeviceLoader:
             except ItemError as error:
                 raise _without_worker_traceback(error) from None
             yield self.prepare(batch)
-            if self._passes() != mine:
+            if mine and self._passes() != mine:
                 raise RuntimeError(
                     "Another pass over this loader has begun, and its workers serve one at a time: finish the first, "
                     "or build the data with num_workers=0."
@@ -217,7 +240,7 @@ class DeviceLoader:
     @property
     def _batch_seed(self) -> int:
         """The dataset's seed, but apart from the numbers of the item stage; 0 for items that came without a loader."""
-        return mix(getattr(getattr(self.dl, "dataset", None), "seed", 0), 1)
+        return mix(self.seed or 0, 1)
 
 
 def _check_loader(dl: Any) -> None:

@@ -3,6 +3,7 @@
 from .export import load_learner
 from .inference import Prediction
 from .interpretation import ClassificationInterpretation, Interpretation
+from .layer_decay import layer_decay, split_by_block
 from .layerwise import Lamb, Lars
 from .learner import Learner
 from .lookahead import Lookahead, ranger
@@ -77,6 +78,7 @@ __all__ = [
     "error_rate",
     "exp_rmspe",
     "foreground_acc",
+    "layer_decay",
     "load_learner",
     "mae",
     "mse",
@@ -84,6 +86,7 @@ __all__ = [
     "rmse",
     "set_seed",
     "sklearn_metric",
+    "split_by_block",
     "top_k_accuracy",
     "trainable_params",
 ]

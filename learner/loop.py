@@ -32,8 +32,8 @@ class Loop(Stages):
     epoch = n_epoch = iter = train_iter = 0
     n_iter: int | None = None  # batches in this stage; None where the loader cannot know
     n_steps = 0  # of the optimizer, in this fit
-    max_steps: int | None = None  # where this fit is to end, if not after its epochs
-    pct_train = 0.0  # batches done / batches in this fit, or steps / max_steps
+    max_steps: int | None = None  # where this fit is to end, if its epochs do not end before
+    pct_train = 0.0  # batches done / batches in this fit, or steps / max_steps where that is more
     epochs_begun = 0  # in all fits; the randomness of an epoch follows from its number
 
     # the batch: for callbacks to read and change
@@ -123,12 +123,12 @@ class Loop(Stages):
 
     def _note_progress(self, batches_done: int) -> None:
         """Set `pct_train`, where it can be known: to no more than 1, for a loader that understates its length."""
-        if self.max_steps:
-            self.pct_train = min(1.0, self.n_steps / self.max_steps)
-        elif self.n_iter:
-            self.pct_train = min(1.0, (self.epoch * self.n_iter + batches_done) / (self.n_epoch * self.n_iter or 1))
-        elif not batches_done:
-            self.pct_train = self.epoch / self.n_epoch if self.n_epoch else 0.0
+        if self.n_iter:
+            by_epochs = (self.epoch * self.n_iter + batches_done) / (self.n_epoch * self.n_iter or 1)
+        else:
+            by_epochs = self.epoch / self.n_epoch if self.n_epoch else 0.0
+        by_steps = self.n_steps / self.max_steps if self.max_steps else 0.0
+        self.pct_train = min(1.0, max(by_epochs, by_steps))
 
     def _all_batches(self) -> None:
         n_inp = self.data.n_inp

@@ -10,9 +10,9 @@
     Learner(data, Autoencoder()).fit_one_cycle(5)
 
 A system may also have `validation_step(batch, batch_idx)`, `configure_optimizers()`, the hooks of `system_hooks.py`,
-and set `automatic_optimization = False` to step its optimizers by itself. While it trains it is given what such a module
-expects: `self.log, log_dict, optimizers, lr_schedulers, manual_backward` and a `self.trainer` to read from. It derives
-from `nn.Module`, or from `LightningModule`; nothing of Lightning is imported here.
+and set `automatic_optimization = False` to step its optimizers by itself. While it trains it is given what such a
+module expects: `self.log, log_dict, optimizers, lr_schedulers, manual_backward` and a `self.trainer` to read from. It
+derives from `nn.Module`, or from `LightningModule`; nothing of Lightning is imported here.
 """
 
 from collections.abc import Iterator, Mapping

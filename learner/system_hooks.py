@@ -1,5 +1,6 @@
 """What a system may have called and may read: Lightning's hooks and the trainer's facts, by their names there."""
 
+import math
 from typing import Any
 
 from ..callbacks.core import Callback
@@ -96,7 +97,7 @@ class TrainerView:
 
     @property
     def estimated_stepping_batches(self) -> int | float:
-        return self.learn.max_steps or self.num_training_batches * self.learn.n_epoch
+        return min(self.learn.max_steps or math.inf, self.num_training_batches * self.learn.n_epoch)
 
     @property
     def optimizers(self) -> list:

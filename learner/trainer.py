@@ -75,17 +75,19 @@ class Trainer(Loop):
         on one batch of each kind; nothing is kept of it.
         """
         self._check_fit(n_epoch)
-        self.prepare_optimizer(lr, wd)
-        own = self.system.schedulers if self.system and self.automatic and lr is None else []
         limits = [StopAfter(max_steps)] if max_steps is not None else []
         limits += [LimitBatches(n_batches, n_batches)] if n_batches is not None else []
         limits += [ValidateEvery(validate_every)] if validate_every is not None else []
         limits += [OverfitBatches(overfit_batches)] if overfit_batches is not None else []
-        with self.added_cbs([*own, *limits, *as_list(cbs)]), self._attached_system():
-            if not fast_dev_run:
-                return self.run_fit(n_epoch)
-            with self.trying_out(), self.added_cbs(LimitBatches(1, 1)):
-                self.run_fit(min(1, n_epoch))
+        with self.trying_out() if fast_dev_run else nullcontext():
+            self.prepare_optimizer(lr, wd)
+            own = self.system.schedulers if self.system and self.automatic and lr is None else []
+            cbs = [*own, *limits, *as_list(cbs)]
+            if fast_dev_run:
+                kept = [cb for cb in cbs if not getattr(cb, "real_runs_only", False)]
+                n_epoch, cbs = min(1, n_epoch), [LimitBatches(1, 1), *kept]
+            with self.added_cbs(cbs), self._attached_system():
+                self.run_fit(n_epoch)
 
     def _check_fit(self, n_epoch: Any) -> None:
         if not isinstance(n_epoch, Integral) or n_epoch < 0:

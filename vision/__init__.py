@@ -8,6 +8,7 @@ from . import models
 from .augment import aug_transforms
 from .body import create_body
 from .data import ImageDataBunch
+from .erasing import RandomErasing
 from .head import create_head
 from .image import ImageBlock, open_image, show_image, show_images, verify_images
 from .learner import vision_learner
@@ -19,6 +20,7 @@ __all__ = [
     "ImageBlock",
     "ImageDataBunch",
     "Normalize",
+    "RandomErasing",
     "RandomResizedCrop",
     "Resize",
     "aug_transforms",

@@ -1,5 +1,7 @@
 """Averages of weights, beside torch's own."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 from torch import nn
@@ -65,7 +67,10 @@ def test_what_is_saved_as_the_best_is_the_average_that_was_validated(make_learn,
     assert learn.validate()["valid_loss"] == pytest.approx(best, rel=1e-6)
 
 
-@pytest.mark.parametrize("end", [EarlyStopping(patience=1, min_delta=100.0), KeyboardInterrupt(), RuntimeError("broken")])
+ENDS = [EarlyStopping(patience=1, min_delta=100.0), KeyboardInterrupt(), RuntimeError("broken")]
+
+
+@pytest.mark.parametrize("end", ENDS)
 def test_a_fit_that_ends_early_ends_with_the_average_too(make_learn, end):
     class Break(Callback):
         def after_batch(self, learn):
@@ -75,10 +80,8 @@ def test_a_fit_that_ends_early_ends_with_the_average_too(make_learn, end):
     learn = make_learn(model=net())
     reference = AveragedModel(learn.model, multi_avg_fn=get_ema_multi_avg_fn(0.7))
     reference.update_parameters(learn.model)
-    try:
+    with suppress(KeyboardInterrupt, RuntimeError):
         learn.fit(5, 0.1, cbs=[EMA(0.7), Follow(reference, "step"), Break() if isinstance(end, BaseException) else end])
-    except (KeyboardInterrupt, RuntimeError):
-        pass
     torch.testing.assert_close(learn.model[0].weight, reference.module[0].weight, rtol=1e-5, atol=1e-6)
 
 

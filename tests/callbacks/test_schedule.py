@@ -17,11 +17,16 @@ from warmstart.callbacks import (
     ParamScheduler,
     combine_scheds,
     combined_cos,
+    combined_lin,
+    flat_cos,
     sched_cos,
     sched_exp,
     sched_lin,
     sched_no,
     sched_poly,
+    sgdr,
+    warmup_cos,
+    wsd,
 )
 from warmstart.callbacks.hyper import has_momentum, set_hyper
 from warmstart.learner import SGD, AdamW
@@ -101,6 +106,99 @@ def test_combined_cos_may_leave_out_either_part():
     assert [rising(pct) for pct in (0, 0.5, 1)] == pytest.approx([1, 1.5, 2])
     with pytest.raises(ValueError, match="pct=25: the share of the first part is between 0 and 1"):
         combined_cos(25, 1, 2, 3)
+
+
+def line(pct, start, end):
+    return start + (end - start) * pct
+
+
+def half_cosine(pct, start, end):
+    return end + (start - end) * (1 + math.cos(math.pi * pct)) / 2
+
+
+@given(st.floats(0.01, 0.99), values, values, values, shares)
+def test_shapes_of_two_parts_follow_their_formulas(pct, start, middle, end, anywhere):
+    first, second = anywhere / pct, (anywhere - pct) / (1 - pct)
+    expected = {
+        combined_lin: line(first, start, middle) if anywhere < pct else line(second, middle, end),
+        warmup_cos: line(first, start, middle) if anywhere < pct else half_cosine(second, middle, end),
+    }
+    for shape, value in expected.items():
+        assert shape(pct, start, middle, end)(anywhere) == pytest.approx(value, abs=1e-6)
+    flat = start if anywhere < pct else half_cosine(second, start, end)
+    assert flat_cos(pct, start, end)(anywhere) == pytest.approx(flat, abs=1e-6)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), values, values, values, shares)
+def test_warmup_stable_decay_follows_its_formula(one, other, start, middle, end, pct):
+    warmup, decay = sorted([one, other])[0], 1 - sorted([one, other])[1]
+    if pct < warmup:
+        expected = line(pct / warmup, start, middle)
+    elif pct <= 1 - decay:
+        expected = middle
+    else:
+        expected = line((pct - 1 + decay) / decay, middle, end)
+    if min(abs(pct - warmup), abs(pct - 1 + decay)) > 1e-6:  # there it jumps if a part is left out
+        assert wsd(warmup, decay, start, middle, end)(pct) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("warmup", "decay"), [(0.9, 0.1), (0.8, 0.2), (0.3, 0.7), (1, 0), (0, 1), (0, 0)])
+def test_warmup_stable_decay_may_leave_out_any_part(warmup, decay):
+    whole = wsd(warmup, decay, 0, 1, 0)
+    assert [whole(0), whole(warmup), whole(1)] == pytest.approx([0 if warmup else 1, 1, 0 if decay else 1])
+    with pytest.raises(ValueError, match="a share for each of 3 schedules"):
+        wsd(warmup + 0.5, decay + 0.1, 0, 1, 0)
+
+
+def in_sequence(*schedulers):
+    """Schedulers of PyTorch that take over from each other at these steps: `(scheduler, first step)`."""
+
+    def make(opt):
+        made = [scheduler(opt) for scheduler, _ in schedulers]
+        return lr_scheduler.SequentialLR(opt, made, [first for _, first in schedulers[1:]])
+
+    return make
+
+
+rising = partial(lr_scheduler.LinearLR, start_factor=0.1, total_iters=4)
+constant = partial(lr_scheduler.ConstantLR, factor=1.0)
+falling = partial(lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.2)
+cosine = partial(lr_scheduler.CosineAnnealingLR, eta_min=0.001)
+
+
+@pytest.mark.parametrize(
+    ("shape", "theirs"),
+    [
+        (combined_lin(0.2, 0.01, 0.1, 0.02), in_sequence((rising, 0), (partial(falling, total_iters=16), 4))),
+        (warmup_cos(0.2, 0.01, 0.1, 0.001), in_sequence((rising, 0), (partial(cosine, T_max=16), 4))),
+        (flat_cos(0.75, 0.1, 0.001), in_sequence((constant, 0), (partial(cosine, T_max=5), 15))),
+        (
+            wsd(0.2, 0.3, 0.01, 0.1, 0.02),
+            in_sequence((rising, 0), (constant, 4), (partial(falling, total_iters=6), 14)),
+        ),
+    ],
+    ids=["combined_lin", "warmup_cos", "flat_cos", "wsd"],
+)
+def test_shapes_are_those_of_pytorchs_schedulers_in_sequence(shape, theirs):
+    assert [shape(step / 20) for step in range(20)] == pytest.approx(learning_rates(theirs, steps=20))
+
+
+@pytest.mark.parametrize("n_cycles", range(1, 6))
+@pytest.mark.parametrize("mult", [1, 2, 3])
+@pytest.mark.parametrize("cycle_len", [1, 3, 7])
+def test_cycles_restart_when_those_of_pytorch_do(n_cycles, mult, cycle_len):
+    theirs = partial(lr_scheduler.CosineAnnealingWarmRestarts, T_0=cycle_len, T_mult=mult, eta_min=0.002)
+    n = sum(cycle_len * mult**i for i in range(n_cycles))
+    ours = sgdr(n_cycles, mult, 0.1, 0.002)
+    assert [ours(step / n) for step in range(n)] == pytest.approx(learning_rates(theirs, steps=n))
+    assert ours(1) == pytest.approx(0.002)
+
+
+def test_cycles_may_grow_by_any_factor_and_there_is_at_least_one():
+    grows = sgdr(2, 1.5, 1.0)
+    assert [grows(pct) for pct in (0, 0.2, 0.4, 0.7, 1)] == pytest.approx([1, 0.5, 1, 0.5, 0])
+    with pytest.raises(ValueError, match="a share for each of 0 schedules"):
+        sgdr(0, 2, 1.0)
 
 
 def test_combined_schedules_each_see_their_own_progress():

@@ -77,10 +77,11 @@ def test_an_error_of_the_model_names_no_callback(learn):
     assert not hasattr(caught.value, "__notes__")
 
 
+NO_MEMORY = [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("CPUAllocator: can't allocate memory")]
+
+
 @has_notes
-@pytest.mark.parametrize(
-    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
-)
+@pytest.mark.parametrize("error", NO_MEMORY)
 def test_a_lack_of_memory_says_what_helps_and_leaves_a_learner_that_goes_on(learn, error):
     class TooLarge(nn.Module):
         def forward(self, x):
