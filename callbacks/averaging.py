@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..data.batch import split_batch
 from .core import Callback
 
 __all__ = ["EMA", "SWA"]
@@ -120,10 +119,7 @@ def _renew_statistics(learn: Any) -> None:
         layer.reset_running_stats()
         layer.momentum = None  # the plain mean over batches
     try:
-        with torch.no_grad():
-            for batch in learn.data.train_dl:
-                learn.xb, learn.yb = split_batch(batch, learn.data.n_inp)
-                learn.forward()
+        learn.run_forward(learn.data.train_dl)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

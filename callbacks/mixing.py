@@ -2,6 +2,7 @@
 
 import math
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,7 +44,7 @@ def _reordered(values: tuple, order: Tensor) -> tuple:
     return tuple(value[order] for value in values)
 
 
-class _Mixing(Callback):
+class _Mixing(Callback, ABC):
     """Blends each training batch with itself in another order. λ is drawn for a batch from Beta(`alpha`, `alpha`).
 
     It follows from the data's seed, the epoch and the batch's number, so a run can be repeated.
@@ -56,9 +57,9 @@ class _Mixing(Callback):
             raise ValueError(f"alpha={alpha}: Beta(alpha, alpha) needs a number above 0.")
         self.alpha = alpha
 
+    @abstractmethod
     def mix(self, x: Tensor, other: Tensor, share: float, rand: random.Random) -> tuple[Tensor, float]:
         """The blend of two batches, `share` of it from the first, and the share that it came to."""
-        raise NotImplementedError
 
     def before_batch(self, learn: Any) -> None:
         if not learn.training:

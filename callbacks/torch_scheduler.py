@@ -28,6 +28,8 @@ class TorchScheduler(Callback):
 
     def __init__(self, scheduler: Callable[[Optimizer], LRScheduler] | LRScheduler,
                  per: Literal["batch", "epoch"] = "batch", monitor: str = "valid_loss", every: int = 1):  # fmt: skip
+        if not callable(scheduler) and not isinstance(scheduler, LRScheduler):
+            raise TypeError(f"{scheduler!r} is no scheduler of torch, nor a function that makes one for an optimizer.")
         if per not in ("batch", "epoch"):
             raise ValueError(f"per={per!r}: a scheduler steps per 'batch' or per 'epoch'.")
         if every < 1:

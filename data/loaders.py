@@ -129,7 +129,8 @@ class DeviceLoader:
         self.items: list[int] | None = None  # the last batch's items as positions in the dataset, where they are known
 
     def __len__(self) -> int:
-        n = len(self.dl if self.replay is None else self.replay)  # type: ignore[arg-type]  # a TypeError of Python's where there is none
+        batches: Any = self.dl if self.replay is None else self.replay
+        n = len(batches)  # a TypeError of Python's where there is none
         return n if self.limit is None else min(n, self.limit)
 
     def __repr__(self) -> str:

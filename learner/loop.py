@@ -91,6 +91,13 @@ class Loop(Stages):
             self._run("batch", self._batch)
             return self.pred
 
+    def run_forward(self, dl: DeviceLoader) -> None:
+        """The forward pass alone over `dl`, without gradients, in silence: for layers that gather statistics there."""
+        with torch.no_grad():
+            for self.iter, self.batch in enumerate(dl):
+                self.xb, self.yb = split_batch(self.batch, self.data.n_inp)
+                self.forward()
+
     def _fit(self) -> None:
         for epoch in range(self.n_epoch):
             self.epoch = epoch

@@ -19,7 +19,7 @@ DOMAINS = {folder.name for folder in FOLDERS} - {"data", "callbacks", "learner"}
 # the arrows: what the files of a folder, or a file of the root, may import from the rest of the package
 MAY_IMPORT = {
     "data": set(),
-    "callbacks": {"data"},
+    "callbacks": set(),
     "learner": {"data", "callbacks"},
     "notebook": {"data", "callbacks", "learner"},
     **{domain: {"data", "callbacks", "learner", "notebook"} for domain in DOMAINS},

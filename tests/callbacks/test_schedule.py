@@ -146,8 +146,12 @@ def test_warmup_stable_decay_follows_its_formula(one, other, start, middle, end,
 def test_warmup_stable_decay_may_leave_out_any_part(warmup, decay):
     whole = wsd(warmup, decay, 0, 1, 0)
     assert [whole(0), whole(warmup), whole(1)] == pytest.approx([0 if warmup else 1, 1, 0 if decay else 1])
-    with pytest.raises(ValueError, match="a share for each of 3 schedules"):
-        wsd(warmup + 0.5, decay + 0.1, 0, 1, 0)
+
+
+def test_warmup_and_decay_leave_no_more_than_the_whole():
+    for warmup, decay in [(0.7, 0.5), (-0.1, 0.5), (0.5, -0.1)]:
+        with pytest.raises(ValueError, match="a share for each of 3 schedules"):
+            wsd(warmup, decay, 0, 1, 0)
 
 
 def in_sequence(*schedulers):

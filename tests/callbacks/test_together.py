@@ -8,31 +8,37 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
+from warmstart import callbacks
 from warmstart.callbacks import (
     EMA,
     SAM,
     SWA,
     ActivationStats,
+    BnFreeze,
     Callback,
     ChannelsLast,
     CSVLogger,
     CutMix,
     DetectAnomaly,
     EarlyStopping,
+    FetchPreds,
     GradientAccumulation,
     GradientCheckpointing,
     GradientClip,
     GradientStats,
+    LimitBatches,
     MemoryUse,
     MixedPrecision,
     MixUp,
     Profiler,
+    ReduceLROnPlateau,
     SaveModel,
     ShowGraph,
     StopAfter,
     TensorBoardLogger,
     TerminateOnNaN,
     TorchScheduler,
+    Unfreeze,
     ValidateEvery,
 )
 from warmstart.data import DataBunch
@@ -48,8 +54,17 @@ def all_callbacks(tmp_path):
         GradientCheckpointing(), MixUp(), CutMix(), TorchScheduler(scheduler), ValidateEvery(2),
         StopAfter(seconds=1000), EarlyStopping(patience=100), SaveModel(), TerminateOnNaN(), DetectAnomaly(),
         ActivationStats(), GradientStats(), Profiler(), MemoryUse(), ShowGraph(), CSVLogger(),
-        TensorBoardLogger(tmp_path / "runs"),
+        TensorBoardLogger(tmp_path / "runs"), LimitBatches(5, 3), BnFreeze(nn.BatchNorm2d(8)), Unfreeze(1), FetchPreds(),
+        ReduceLROnPlateau(patience=100),
     ]  # fmt: skip
+
+
+# what is not in that list, and why
+IN_EVERY_LEARNER = {"Evaluate", "Recorder", "ProgressBar"}
+BASES = {"Callback", "HookCallback", "RunLogger"}
+INSTEAD_OF_ANOTHER = {"SWA": "EMA", "ParamScheduler": "TorchScheduler", "LRFinder": "TorchScheduler",
+                      "OverfitBatches": "LimitBatches", "BatchSizeSchedule": "a DataLoader",
+                      "WandbLogger": "TensorBoardLogger", "MLflowLogger": "TensorBoardLogger"}  # fmt: skip
 
 
 def images(n, seed):
@@ -171,6 +186,13 @@ def rebuilt(learn):
     torch.manual_seed(0)
     block = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
     return nn.Sequential(nn.Sequential(Residual(block)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+
+
+def test_no_callback_is_forgotten_here(tmp_path):
+    exported = [getattr(callbacks, name) for name in callbacks.__all__]
+    names = {cb.__name__ for cb in exported if isinstance(cb, type) and issubclass(cb, Callback)}
+    used = {type(cb).__name__ for cb in all_callbacks(tmp_path)}
+    assert names - used == IN_EVERY_LEARNER | BASES | INSTEAD_OF_ANOTHER.keys()
 
 
 def test_two_averages_at_once_are_refused(learn):

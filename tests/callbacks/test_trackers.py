@@ -2,14 +2,25 @@
 
 import math
 import operator
+import re
 import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from warmstart.callbacks import Callback, CancelEpoch, CancelFit, CancelValidate, ParamScheduler, sched_cos, trackers
+from warmstart.callbacks import (
+    Callback,
+    CancelEpoch,
+    CancelFit,
+    CancelValidate,
+    ParamScheduler,
+    progress,
+    sched_cos,
+    trackers,
+)
 from warmstart.callbacks.averaging import EMA
+from warmstart.callbacks.fetch_preds import FetchPreds
 from warmstart.callbacks.gradients import GradientAccumulation
 from warmstart.callbacks.monitor import Monitor, result_names
 from warmstart.callbacks.torch_scheduler import TorchScheduler
@@ -234,6 +245,15 @@ def test_why_a_fit_stopped_stands_below_the_table(learn, capsys):
     with learn.no_logging():
         n_epochs(learn, EarlyStopping(), values=(NAN,))
     assert capsys.readouterr().out == ""
+
+
+def test_what_is_said_does_not_run_into_the_moving_line_of_a_terminal(learn, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_richest_display", progress.TerminalDisplay)
+    monkeypatch.setattr(progress, "REFRESH", 0)
+    learn.progress.bar = learn.progress.table = True
+    n_epochs(learn, FetchPreds(), EarlyStopping(), values=(0.5, 0.75))  # predicting draws the line after the row
+    *_, reason, end = re.split(r"\n|\r\x1b\[K", capsys.readouterr().out)
+    assert reason.startswith("valid_loss has not improved on 0.5") and end == ""
 
 
 # ---- SaveModel

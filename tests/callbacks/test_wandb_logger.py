@@ -51,27 +51,31 @@ class Run:
         self.folder, self.config, self.history, self.axes, self.artifacts = folder, {}, [], {}, []
         for record in records(folder):
             kind = record.WhichOneof("record_type")
-            content = getattr(record, kind)
-            if kind == "run":
-                self.project, self.name, self.began = (
-                    content.project,
-                    content.display_name,
-                    content.start_time.ToNanoseconds(),
-                )
-                self.config |= values(content.config.update)
-            elif kind == "config":
-                self.config |= values(content.update)
-            elif kind == "history":
-                items = values(content.item)
-                self.history.append({name: value for name, value in items.items() if not name.startswith("_")})
-            elif kind == "metric":
-                self.axes[content.name] = content.step_metric
-            elif kind == "artifact":
-                self.artifacts.append(content)
-            elif kind == "request" and content.HasField("log_artifact"):
-                self.artifacts.append(content.log_artifact.artifact)
-            elif kind == "exit":
-                self.exit_code = content.exit_code
+            getattr(self, f"note_{kind}", lambda content: None)(getattr(record, kind))
+
+    def note_run(self, run):
+        self.project, self.name, self.began = run.project, run.display_name, run.start_time.ToNanoseconds()
+        self.config |= values(run.config.update)
+
+    def note_config(self, config):
+        self.config |= values(config.update)
+
+    def note_history(self, history):
+        row = values(history.item)
+        self.history.append({name: value for name, value in row.items() if not name.startswith("_")})
+
+    def note_metric(self, metric):
+        self.axes[metric.name] = metric.step_metric
+
+    def note_artifact(self, artifact):
+        self.artifacts.append(artifact)
+
+    def note_request(self, request):
+        if request.HasField("log_artifact"):
+            self.artifacts.append(request.log_artifact.artifact)
+
+    def note_exit(self, exit):
+        self.exit_code = exit.exit_code
 
 
 def values(items):
