@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from ..data.loaders import DeviceLoader
 from ..data.show import show_samples
 from .loop import as_loader
 from .losses import loss_activation, loss_decodes
+from .saved_preds import SavePreds
 from .stages import changed
 
 __all__ = ["GatherPreds", "Prediction", "batch_predict", "get_preds", "loss_not_reduced", "predict", "show_results"]
@@ -34,29 +36,36 @@ class Prediction(NamedTuple):
 
 
 def get_preds(learn: Any, split: str = "valid", dl: Any = None, with_input: bool = False, with_loss: bool = False,
-              with_decoded: bool = False, act: Callable | None = None, reorder: bool = True) -> tuple:  # fmt: skip
+              with_decoded: bool = False, act: Callable | None = None, reorder: bool = True,
+              save_preds: str | Path | None = None) -> tuple:  # fmt: skip
     """See `Learner.get_preds`."""
+    if save_preds and (with_decoded or not reorder):
+        raise ValueError("save_preds writes predictions in the order of the dataset: decode them from the file.")
     dl = _split_loader(learn, split) if dl is None else as_loader(dl, learn.data.device)
-    gather = GatherPreds(with_input, with_loss)
+    act = act or partial(_map, loss_activation(learn.loss_func))
+    gather = GatherPreds(with_input, with_loss, with_preds=not save_preds)
+    saver = SavePreds(Path(save_preds), act) if save_preds else None
     reduction = loss_not_reduced(learn) if with_loss else nullcontext()
     _move_model(learn)
     as_model = changed(learn, "system", None)
-    with learn.without_cbs(learn.evaluate), learn.added_cbs(gather), reduction, as_model:
+    with learn.without_cbs(learn.evaluate), learn.added_cbs([gather, saver] if saver else gather), reduction, as_model:
         learn.run_validation(dl)
-    if not gather.preds:
+    if not gather.targs:
         raise ValueError("There is nothing to predict: the loader gave no batch.")
     if with_loss and not gather.losses:
         raise ValueError(
             "These items have no labels to compute losses with: pass dl=data.test_dl(items, with_labels=True)."
         )
-    raw = _join(gather.preds)
+    raw = None if saver else _join(gather.preds)
     columns = [_join(gather.inputs)] if with_input else []
-    columns += [act(raw) if act else _map(loss_activation(learn.loss_func), raw), _join(gather.targs)]
+    columns += [None if saver else act(raw), _join(gather.targs)]
     columns += [_map(_decodes(learn), raw)] if with_decoded else []
     columns += [_join(gather.losses)] if with_loss else []
     if reorder and gather.items:
         order = torch.tensor(gather.items).argsort()
         columns = [_reordered(column, order) for column in columns]
+    if saver:
+        columns[int(with_input)] = saver.finish()
     return tuple(columns)
 
 
@@ -74,14 +83,15 @@ class GatherPreds(Callback):
 
     order = 40
 
-    def __init__(self, with_input: bool, with_loss: bool):
-        self.with_input, self.with_loss = with_input, with_loss
+    def __init__(self, with_input: bool, with_loss: bool, with_preds: bool = True):
+        self.with_input, self.with_loss, self.with_preds = with_input, with_loss, with_preds
 
     def before_validate(self, learn: Any) -> None:
         self.inputs, self.preds, self.targs, self.losses, self.items = [], [], [], [], []
 
     def after_batch(self, learn: Any) -> None:
-        self.preds.append(_to_cpu(learn.pred))
+        if self.with_preds:
+            self.preds.append(_to_cpu(learn.pred))
         self.targs.append(_to_cpu(_single(learn.yb)))
         self.items += getattr(learn.dl, "items", None) or []
         if self.with_input:

@@ -103,15 +103,17 @@ class Learner(Trainer):
 
     def get_preds(self, split: Literal["valid", "train"] = "valid", dl: Iterable | None = None,
                   with_input: bool = False, with_loss: bool = False, with_decoded: bool = False,
-                  act: Callable | None = None, reorder: bool = True) -> tuple:  # fmt: skip
+                  act: Callable | None = None, reorder: bool = True,
+                  save_preds: str | Path | None = None) -> tuple:  # fmt: skip
         """`([inputs,] preds, targs[, decoded][, losses])` on the CPU, in the order of the dataset.
 
         `preds` go through `act`, by default the loss's activation (probabilities for cross-entropy). `split` chooses
         the set, or `dl` any loader (`data.test_dl(items)`); targets are None where it has none. `with_decoded` adds
         what the loss makes of the raw output (class indices), `with_loss` a loss per item. `reorder=False` keeps the
-        loader's order.
+        loader's order. `save_preds` names a `.npy` file that the predictions are written to batch by batch, for more
+        than memory holds: what is returned is then read from the file when it is used.
         """
-        return inference.get_preds(self, split, dl, with_input, with_loss, with_decoded, act, reorder)
+        return inference.get_preds(self, split, dl, with_input, with_loss, with_decoded, act, reorder, save_preds)
 
     def predict(self, item: Any) -> inference.Prediction:
         """`(decoded, index, probs)` for one raw item, such as a path: what it is, as what number or mask, and how sure.

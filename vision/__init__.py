@@ -6,7 +6,7 @@ from .. import notebook
 from ..notebook import *  # noqa: F403
 from . import models
 from .augment import aug_transforms
-from .body import create_body
+from .body import create_body, model_sizes, num_features_model
 from .data import ImageDataBunch
 from .erasing import RandomErasing
 from .head import create_head
@@ -28,7 +28,9 @@ __all__ = [
     "create_head",
     "efficientnet_lite0",
     "imagenet_stats",
+    "model_sizes",
     "models",
+    "num_features_model",
     "open_image",
     "resnet18",
     "resnet34",

@@ -10,12 +10,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..callbacks.hooks import hook_outputs
 from .architecture import Arch, as_architecture
 from .dry_run import dry_run
 from .timm_models import is_timm, timm_body, timm_first_convs
 from .torchvision_models import torchvision_body
 
-__all__ = ["Cut", "adapt_input", "create_body", "num_features", "output_shape"]
+__all__ = ["Cut", "adapt_input", "create_body", "model_sizes", "num_features_model", "output_shape"]
 
 Cut = int | Callable[[nn.Module], nn.Module] | None
 
@@ -132,6 +133,19 @@ def output_shape(body: nn.Module, n_in: int = 3, size: int | None = None) -> tup
     return tuple(output.shape[1:])
 
 
-def num_features(body: nn.Module, n_in: int = 3, size: int | None = None) -> int:
+def num_features_model(body: nn.Module, n_in: int = 3, size: int | None = None) -> int:
     """The number of channels, or of features, that `body` returns; see `output_shape`."""
     return output_shape(body, n_in, size)[0]
+
+
+def model_sizes(model: nn.Module, size: int | None = None, n_in: int = 3) -> dict[str, tuple[int, ...]]:
+    """The shape that each part of `model` gives one image of `size` pixels, by the part's name.
+
+    Parts are the model's children, such as the stages of a body; those that give no tensor, or are not called, are left
+    out. `size` as for `output_shape`.
+    """
+    children = dict(model.named_children())
+    with hook_outputs(children.values()) as hooks:
+        dry_run(model, n_in, size)
+        outputs = dict(zip(children, hooks.stored, strict=True))
+    return {name: tuple(output.shape) for name, output in outputs.items() if isinstance(output, Tensor)}

@@ -54,8 +54,8 @@ def all_callbacks(tmp_path):
         GradientCheckpointing(), MixUp(), CutMix(), TorchScheduler(scheduler), ValidateEvery(2),
         StopAfter(seconds=1000), EarlyStopping(patience=100), SaveModel(), TerminateOnNaN(), DetectAnomaly(),
         ActivationStats(), GradientStats(), Profiler(), MemoryUse(), ShowGraph(), CSVLogger(),
-        TensorBoardLogger(tmp_path / "runs"), LimitBatches(5, 3), BnFreeze(nn.BatchNorm2d(8)), Unfreeze(1), FetchPreds(),
-        ReduceLROnPlateau(patience=100),
+        TensorBoardLogger(tmp_path / "runs"), LimitBatches(5, 3), BnFreeze(nn.BatchNorm2d(8)), Unfreeze(1),
+        FetchPreds(), ReduceLROnPlateau(patience=100),
     ]  # fmt: skip
 
 

@@ -27,11 +27,8 @@ from warmstart.callbacks import (
     Callback,
     CancelStep,
     GradientAccumulation,
-    ParamScheduler,
     TorchScheduler,
-    plot_schedule,
 )
-from warmstart.callbacks.schedule import combined_cos, sched_lin
 from warmstart.learner import Lookahead
 
 
@@ -313,35 +310,3 @@ def test_values_need_what_can_be_run_in_advance(learn):
         TorchScheduler(StepLR(learn.opt, 1)).values(3)
     with pytest.raises(ValueError, match="depends on the results: there is nothing to show in advance"):
         TorchScheduler(reduced, "epoch").values(3)
-
-
-def curves():
-    """What the last figure shows: by the label of its y axis the lines' values."""
-    from matplotlib import pyplot as plt
-
-    return {ax.get_ylabel(): [line.get_ydata() for line in ax.get_lines()] for ax in plt.gcf().axes}
-
-
-def test_a_plot_shows_the_steps_of_a_scheduler():
-    plot_schedule(TorchScheduler(SCHEDULERS["OneCycleLR"]), n=12, lr=0.1)
-    ((line,),) = curves().values()
-    assert list(line) == written_out(SCHEDULERS["OneCycleLR"], 12)[0]
-
-
-def test_a_plot_shows_a_line_for_each_layer_group_and_a_picture_for_each_hyper_parameter():
-    cycle = combined_cos(0.25, 0.01, 0.1, 0.001)
-    for scheds in ({"lr": [cycle, sched_lin(1, 0)], "mom": sched_lin(0.9, 0.8)},):
-        for schedule in (scheds, ParamScheduler(scheds)):
-            plot_schedule(schedule, n=5)
-            shown = curves()
-            assert list(shown) == ["learning rate", "momentum"]
-            assert [list(line) for line in shown["learning rate"]] == [
-                [cycle(i / 4) for i in range(5)],
-                [1, 0.75, 0.5, 0.25, 0],
-            ]
-            assert list(shown["momentum"][0]) == pytest.approx([0.9, 0.875, 0.85, 0.825, 0.8])
-
-
-def test_a_function_of_progress_can_be_plotted_by_itself():
-    plot_schedule(lambda pct: pct**2, n=3)
-    assert [list(line) for line in curves()["value"]] == [[0, 0.25, 1]]

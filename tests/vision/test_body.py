@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import nn
 from warmstart.vision.architecture import as_architecture
-from warmstart.vision.body import adapt_input, create_body, num_features, output_shape
+from warmstart.vision.body import adapt_input, create_body, model_sizes, num_features_model, output_shape
 from warmstart.vision.dry_run import dry_run
 from warmstart.vision.models import efficientnet_lite0
 from warmstart.vision.parameter_groups import split_body
@@ -113,7 +113,7 @@ def test_a_timm_model_gives_a_map_or_a_vector(name, shape):
 
 def test_every_convolution_that_sees_the_image_of_a_timm_model_is_adapted():
     pytest.importorskip("timm")
-    assert num_features(create_body("mobileone_s0", pretrained=False, n_in=1), n_in=1) == 1024  # two stems side by side
+    assert num_features_model(create_body("mobileone_s0", pretrained=False, n_in=1), n_in=1) == 1024  # two stems side by side
 
 
 def test_two_channels_share_the_weight_equally():
@@ -175,11 +175,11 @@ def test_a_body_that_returns_tokens_is_an_error():
         output_shape(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(2)))
 
 
-def test_num_features_leaves_the_modes_and_statistics_as_they_were():
+def test_num_features_model_leaves_the_modes_and_statistics_as_they_were():
     body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8).eval()).train()
     body[1].eval()
     before = copy.deepcopy(body.state_dict())
-    assert num_features(body) == 8
+    assert num_features_model(body) == 8
     assert body.training and not body[1].training
     assert all(torch.equal(a, b) for a, b in zip(before.values(), body.state_dict().values(), strict=True))
 
@@ -187,3 +187,10 @@ def test_num_features_leaves_the_modes_and_statistics_as_they_were():
 def test_a_network_that_accepts_no_image_is_an_error_with_its_own_reason():
     with pytest.raises(ValueError, match="64 or 224 pixels; the last attempt failed with RuntimeError"):
         dry_run(nn.Conv2d(5, 8, 3))
+
+
+def test_model_sizes_are_the_shapes_that_each_stage_gives():
+    body = create_body(resnet18, pretrained=False)
+    sizes = model_sizes(body, 64)
+    assert list(sizes.values())[-1] == output_shape(body, size=64) == (512, 2, 2)
+    assert (64, 16, 16) in sizes.values() and not body[0]._forward_hooks
