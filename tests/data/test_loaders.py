@@ -241,6 +241,70 @@ def test_workers_are_as_many_as_the_cores_that_may_be_used(monkeypatch):
     assert default_workers(torch.device("cuda")) == 0
 
 
+# ---- another batch size, fewer batches, the same ones
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_other_batches_hold_the_same_items_in_the_same_order_with_the_same_numbers(num_workers):
+    dl = loader(numbers(item_tfms=[Noise()]), bs=4, num_workers=num_workers, batch_tfms=[Noise()])
+    other = dl.with_bs(3)
+    assert [len(batch) for batch in epoch_of(other, 1)] == [3, 3, 3, 1] and other.bs == 3 and dl.bs == 4
+    assert flat(epoch_of(other, 2)) == flat(epoch_of(dl, 2))
+    assert [flat(epoch_of(one.with_bs(5), 0)) for one in (dl, other)] == [flat(epoch_of(dl, 0))] * 2
+
+
+def test_other_batches_are_dropped_sampled_and_limited_as_before():
+    dl = loader(bs=2, order=[3, 1, 3, 2, 5], drop_last=True)
+    dl.limit = 2
+    assert epoch_of(dl) == [[3, 1], [3, 2]] and epoch_of(dl.with_bs(1)) == [[3], [1]]
+    assert epoch_of(dl.with_bs(4)) == [[3, 1, 3, 2]]
+    with pytest.raises(ValueError, match="bs=6: there are fewer items, and the loader drops an incomplete batch"):
+        dl.with_bs(6)
+
+
+def test_a_loader_of_ones_own_keeps_its_settings_with_another_batch_size():
+    def double(samples):
+        return torch.stack([x for (x,) in samples]) * 2
+
+    own = DataLoader(
+        TensorDataset(torch.arange(10)), 4, collate_fn=double, num_workers=1, prefetch_factor=3, timeout=60
+    )
+    other = DeviceLoader(own, cpu).with_bs(5)
+    assert [batch.tolist() for batch in other] == [[0, 2, 4, 6, 8], [10, 12, 14, 16, 18]]
+    assert (other.dl.num_workers, other.dl.prefetch_factor, other.dl.timeout) == (1, 3, 60)
+
+
+def test_a_stream_comes_in_batches_of_another_size():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(range(7))
+
+    assert [batch.tolist() for batch in DeviceLoader(DataLoader(Stream(), 2), cpu).with_bs(4)] == [
+        [0, 1, 2, 3],
+        [4, 5, 6],
+    ]
+
+
+@pytest.mark.parametrize("dl", [[torch.zeros(2)], DataLoader([0, 1, 2], batch_sampler=[[0, 1], [2]])])
+def test_batches_that_no_batch_size_has_made_cannot_have_another(dl):
+    with pytest.raises(TypeError, match="Only a DataLoader with a batch_size can have another: this .* has its own"):
+        DeviceLoader(dl, cpu).with_bs(2)
+
+
+def test_a_limit_holds_for_a_replay_as_well():
+    dl = loader()
+    list(dl)
+    dl.replay, dl.limit = [1, 2, 3], 2
+    assert list(dl) == [1, 2] and len(dl) == 2 and dl.items is None
+    dl.limit = None
+    assert list(dl) == [1, 2, 3] and len(dl) == 3
+
+
+def test_the_seed_is_the_datasets_where_it_has_one():
+    assert loader(numbers(seed=5)).seed == 5
+    assert DeviceLoader([1], cpu).seed is None and DeviceLoader(DataLoader([1]), cpu).seed is None
+
+
 # ---- any loader
 
 

@@ -113,7 +113,8 @@ def test_a_timm_model_gives_a_map_or_a_vector(name, shape):
 
 def test_every_convolution_that_sees_the_image_of_a_timm_model_is_adapted():
     pytest.importorskip("timm")
-    assert num_features_model(create_body("mobileone_s0", pretrained=False, n_in=1), n_in=1) == 1024  # two stems side by side
+    body = create_body("mobileone_s0", pretrained=False, n_in=1)  # two stems side by side
+    assert num_features_model(body, n_in=1) == 1024
 
 
 def test_two_channels_share_the_weight_equally():
@@ -190,7 +191,7 @@ def test_a_network_that_accepts_no_image_is_an_error_with_its_own_reason():
 
 
 def test_model_sizes_are_the_shapes_that_each_stage_gives():
-    body = create_body(resnet18, pretrained=False)
+    body = create_body(torchvision.models.resnet18, pretrained=False)
     sizes = model_sizes(body, 64)
     assert list(sizes.values())[-1] == output_shape(body, size=64) == (512, 2, 2)
     assert (64, 16, 16) in sizes.values() and not body[0]._forward_hooks
