@@ -24,8 +24,8 @@ class _Averaging(Callback):
         if others := [cb for cb in learn.cbs if isinstance(cb, _Averaging) and cb is not self]:
             raise ValueError(f"{self!r} and {others[0]!r} would both put their averages into the model: choose one.")
         self.weights = [w for w in learn.model.state_dict().values() if w.is_floating_point()]
-        self.averages = [w.clone() for w in self.weights]
-        self.inside = False  # whether the model holds the averages, and `averages` its own weights
+        self.averages, self.n_averaged = [w.clone() for w in self.weights], 0
+        self.inside = self.was_inside = False  # whether the model holds the averages, and `averages` its own weights
 
     def before_train(self, learn: Any) -> None:
         self._swap(inside=False)
@@ -33,8 +33,18 @@ class _Averaging(Callback):
     def after_train(self, learn: Any) -> None:
         self._swap(inside=True)
 
-    def after_cancel_train(self, learn: Any) -> None:
-        self._swap(inside=True)
+    after_cancel_train = after_train
+
+    def before_validate(self, learn: Any) -> None:
+        if learn.fitting:  # perhaps in the middle of an epoch
+            self.was_inside = self.inside
+            self._swap(inside=True)
+
+    def after_validate(self, learn: Any) -> None:
+        if learn.fitting:
+            self._swap(self.was_inside)
+
+    after_cancel_validate = after_validate
 
     def after_fit(self, learn: Any) -> None:
         self.weights, self.averages = [], []
@@ -42,7 +52,7 @@ class _Averaging(Callback):
     after_cancel_fit = after_fit
 
     def _swap(self, inside: bool) -> None:
-        if inside != self.inside:
+        if inside != self.inside and self.n_averaged:
             kept = [w.clone() for w in self.weights]
             torch._foreach_copy_(self.weights, self.averages)
             self.averages, self.inside = kept, inside
@@ -62,6 +72,7 @@ class EMA(_Averaging):
         self.decay = decay
 
     def after_step(self, learn: Any) -> None:
+        self.n_averaged += 1
         torch._foreach_lerp_(self.averages, self.weights, 1 - self.decay)
 
     def after_fit(self, learn: Any) -> None:
@@ -87,10 +98,6 @@ class SWA(_Averaging):
             raise ValueError(f"start={start}: the share of the fit before averaging, at least 0 and below 1.")
         self.start, self.lr = start, lr
 
-    def before_fit(self, learn: Any) -> None:
-        super().before_fit(learn)
-        self.n_models = 0
-
     def before_batch(self, learn: Any) -> None:
         if self.lr is not None and learn.training and learn.pct_train >= self.start:
             for group in learn.opt.param_groups:
@@ -99,14 +106,10 @@ class SWA(_Averaging):
     def after_train(self, learn: Any) -> None:
         if self.inside or learn.pct_train < self.start:
             return
-        self.n_models += 1
-        torch._foreach_lerp_(self.averages, self.weights, 1 / self.n_models)
+        self.n_averaged += 1
+        torch._foreach_lerp_(self.averages, self.weights, 1 / self.n_averaged)
         super().after_train(learn)
         _renew_statistics(learn)
-
-    def after_cancel_train(self, learn: Any) -> None:
-        if self.n_models:
-            super().after_cancel_train(learn)
 
 
 def _renew_statistics(learn: Any) -> None:

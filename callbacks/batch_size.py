@@ -47,4 +47,4 @@ class BatchSizeSchedule(Callback):
 
 
 def _is_whole(n: Any, least: int) -> bool:
-    return isinstance(n, Integral) and n >= least
+    return isinstance(n, Integral) and int(n) >= least

