@@ -1,14 +1,12 @@
 """What each callback adds to a training step: a small network, where every microsecond of Python shows.
 
-    python benchmarks/callback_cost.py --rounds 15
+    python benchmarks/callback_cost.py --rounds 11
 
 Trains a perceptron of 32–64–10 units with BatchNorm on one thread, in fits of one epoch: 200 batches of 64 and 20 of
-validation. Each callback takes turns with the base, a learner with what it has unasked, so that whatever else the
-machine does falls on both alike. Time is the process's own (CPU) time. Prints the medians over rounds of what a step
-takes more than in the base, and of the ratio to it. What happens once an epoch or fit, such as writing a file, is
-spread over the steps; so is what a callback saves, where it leaves validation out.
-
-Work on tensors grows with the network, and then it is the ratio that tells less: this is about small ones.
+validation. Each callback takes turns with the base, a learner with the callbacks that it has unasked, so that whatever
+else the machine does falls on both alike. Time is the process's own (CPU) time. Prints medians over rounds: of how much
+longer a step takes than in the base, and of the ratio to it. What happens once an epoch or fit, such as writing a file,
+is spread over its steps. What a callback does in Python takes as long with a large network; what it computes grows.
 """
 
 import argparse
@@ -16,6 +14,7 @@ import contextlib
 import importlib.util
 import inspect
 import io
+import logging
 import os
 import statistics
 import tempfile
@@ -87,9 +86,9 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15, help="how often each callback is measured")
+    parser.add_argument("--rounds", type=int, default=11, help="how often each callback is measured")
     parser.add_argument("--batches", type=int, default=200, help=f"batches of {BS} in an epoch")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these callbacks alone")
+    parser.add_argument("--only", nargs="+", choices=available(), metavar="NAME", help="measure these callbacks alone")
     return parser.parse_args()
 
 
@@ -105,27 +104,35 @@ def available() -> list[str]:
 
 def forgotten() -> set[str]:
     """Callbacks that the package exports and this script does not know."""
-    exported = {name for name in callbacks.__all__ if inspect.isclass(cb := getattr(callbacks, name))
-                and issubclass(cb, Callback)}  # fmt: skip
-    return exported - {*map(name_of, CALLS), *IN_BASE, *ABSTRACT}
+    exported = ((name, getattr(callbacks, name)) for name in callbacks.__all__)
+    classes = {name for name, value in exported if inspect.isclass(value) and issubclass(value, Callback)}
+    return classes - {*map(name_of, CALLS), *IN_BASE, *ABSTRACT}
 
 
 def measure(names: Iterable[str], rounds: int, n_batches: int, folder: str) -> tuple[float, dict]:
-    """Seconds a step in the base, and for each callback what it adds and the ratio: medians over `rounds`."""
+    """Seconds of a step in the base, and for each callback those that it adds and the ratio: medians over `rounds`.
+
+    Raises ValueError where a callback of the package is in none of the lists above.
+    """
     if unknown := forgotten():
         raise ValueError(f"callbacks that are not measured: {', '.join(sorted(unknown))}. Add them to CALLS.")
     base = make_learner(n_batches, folder)
     learners = {name: make_learner(n_batches, folder) for name in names}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in learners}
+    pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in learners}  # a step without it, and with it
+    of_base = []
     for number in range(rounds + 1):
         for name, learn in learners.items():
             times = seconds_per_step(base), seconds_per_step(learn, name)
             if number:  # the first round only warms up
-                found[name].append(times if name not in IN_BASE else times[::-1])
-    added = {name: statistics.median(with_it - without for without, with_it in times) for name, times in found.items()}
-    ratio = {name: statistics.median(with_it / without for without, with_it in times) for name, times in found.items()}
-    medians = [statistics.median(times[name in IN_BASE] for times in found[name]) for name in found]
-    return statistics.median(medians), {name: (added[name], ratio[name]) for name in found}
+                of_base.append(times[0])
+                pairs[name].append(times[::-1] if name in IN_BASE else times)
+    return statistics.median(of_base), {name: compared(times) for name, times in pairs.items()}
+
+
+def compared(times: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Medians of difference and ratio."""
+    differences, ratios = zip(*((with_it - without, with_it / without) for without, with_it in times), strict=True)
+    return statistics.median(differences), statistics.median(ratios)
 
 
 def make_learner(n_batches: int, folder: str) -> Learner:
@@ -170,6 +177,7 @@ def prepared_tools(names: Sequence[str]) -> Iterator[str]:
         if "MLflowLogger" in names:
             import mlflow
 
+            logging.getLogger("mlflow").setLevel(logging.WARNING)
             mlflow.set_tracking_uri(f"sqlite:///{folder}/runs.db")
             stack.enter_context(mlflow.start_run())
         yield folder

@@ -8,7 +8,8 @@ import torch
 from matplotlib import pyplot as plt
 from torch import nn
 from warmstart.callbacks import Callback, CancelFit, CancelTrain
-from warmstart.callbacks.profiler import STAGES, Profiler
+from warmstart.callbacks.profiler import Profiler
+from warmstart.callbacks.timings import STAGES
 from warmstart.data import DataBunch
 from warmstart.data.loaders import DeviceLoader
 from warmstart.learner import Learner
