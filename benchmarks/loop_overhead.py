@@ -2,10 +2,10 @@
 
     python benchmarks/loop_overhead.py --rounds 5
 
-Trains a perceptron of 32–64–10 units with fused AdamW on one thread: by a loop written by hand, by `learn.fit` and by
-`learn.fit_one_cycle`. Every run is a process of its own; those of a round follow each other, so that whatever else the
-machine does falls on all alike. Time is the process's own (CPU) time, for the same reason. Prints the median time of a
-batch, and the median over rounds of the ratio to the loop.
+Trains a perceptron of 32–64–10 units with fused AdamW on one thread: by a loop written by hand, without and with the
+scheduler `OneCycleLR` of torch, by `learn.fit` and by `learn.fit_one_cycle`. Every run is a process of its own; those
+of a round follow each other, so that whatever else the machine does falls on all alike. Time is the process's own (CPU)
+time, for the same reason. Prints the median time of a batch, and the median over rounds of the ratio to the loop.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 
 BS = 64
-CONTENDERS = ("raw", "fit", "fit_one_cycle")
+CONTENDERS = ("raw", "raw_one_cycle", "fit", "fit_one_cycle")
 DATA = ("list", "dataloader")  # batches in a list; a DataLoader over a TensorDataset, which forms them item by item
 
 
@@ -66,7 +66,8 @@ def seconds_per_batch(contender: str, data: str, n_batches: int, n_epoch: int) -
     torch.set_num_threads(1)
     torch.manual_seed(0)
     loader = make_data(data, n_batches)
-    go = raw_loop(loader) if contender == "raw" else warmstart_loop(contender, loader)
+    is_raw = contender.startswith("raw")
+    go = raw_loop(loader, contender == "raw_one_cycle") if is_raw else warmstart_loop(contender, loader)
     go(1)
     return min(seconds(lambda: go(1)) for _ in range(n_epoch)) / n_batches
 
@@ -93,22 +94,26 @@ def make_model():
     return nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
-def raw_loop(loader: Iterable) -> Callable[[int], None]:
+def raw_loop(loader: Iterable, with_one_cycle: bool) -> Callable[[int], None]:
     """The loop as one writes it with PyTorch alone."""
     from torch import nn
     from torch.optim import AdamW
+    from torch.optim.lr_scheduler import OneCycleLR
 
     model, loss_func = make_model(), nn.CrossEntropyLoss()
     opt = AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def go(n_epoch: int) -> None:
         model.train()
+        scheduler = OneCycleLR(opt, 1e-3, n_epoch * len(loader) + 1) if with_one_cycle else None  # type: ignore[arg-type]
         for _ in range(n_epoch):
             for x, y in loader:
                 loss = loss_func(model(x), y)
                 loss.backward()
                 opt.step()
                 opt.zero_grad()
+                if scheduler:
+                    scheduler.step()
 
     return go
 

@@ -5,10 +5,12 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 import warmstart
 from warmstart import callbacks
 from warmstart.callbacks import Callback
 
+torch.set_num_threads(1)  # as the script does
 SCRIPT = Path(warmstart.__file__).parent / "benchmarks/callback_cost.py"
 
 
