@@ -21,6 +21,7 @@ from .mlflow_logger import MLflowLogger
 from .precision import ChannelsLast, MixedPrecision
 from .profiler import Profiler
 from .progress import ProgressBar
+from .progressive_resize import ProgressiveResize
 from .recorder import Recorder
 from .run_logger import RunLogger
 from .schedule import (
@@ -86,6 +87,7 @@ __all__ = [
     "ParamScheduler",
     "Profiler",
     "ProgressBar",
+    "ProgressiveResize",
     "Recorder",
     "ReduceLROnPlateau",
     "RunLogger",

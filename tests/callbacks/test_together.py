@@ -31,6 +31,7 @@ from warmstart.callbacks import (
     MixedPrecision,
     MixUp,
     Profiler,
+    ProgressiveResize,
     ReduceLROnPlateau,
     SaveModel,
     ShowGraph,
@@ -55,7 +56,7 @@ def all_callbacks(tmp_path):
         StopAfter(seconds=1000), EarlyStopping(patience=100), SaveModel(), TerminateOnNaN(), DetectAnomaly(),
         ActivationStats(), GradientStats(), Profiler(), MemoryUse(), ShowGraph(), CSVLogger(),
         TensorBoardLogger(tmp_path / "runs"), LimitBatches(5, 3), BnFreeze(nn.BatchNorm2d(8)), Unfreeze(1),
-        FetchPreds(), ReduceLROnPlateau(patience=100),
+        FetchPreds(), ReduceLROnPlateau(patience=100), ProgressiveResize(multiple=2),
     ]  # fmt: skip
 
 
