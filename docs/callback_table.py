@@ -1,6 +1,6 @@
 """The table of all callbacks, `docs/callbacks.md`, made from the code.
 
-    python docs/callback_table.py
+python docs/callback_table.py
 """
 
 import importlib
