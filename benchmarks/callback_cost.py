@@ -56,6 +56,7 @@ CALLS = (  # each as one would write it in `cbs=`
     "OverfitBatches(10**6)",
     "ParamScheduler({'lr': sched_cos(1e-3, 0)})",
     "Profiler()",
+    "ProgressiveResize()",
     "ReduceLROnPlateau()",
     "SAM()",
     "SWA()",

@@ -42,9 +42,7 @@ def cut(loader, sizes):
 def test_accumulating_small_batches_equals_one_large_batch():
     large = batches(32, 32, 32)
     small = cut(large, [8] * 12)
-    assert_same_weights(
-        train(small, GradientAccumulation(32)).model, train(large, []).model, rtol=1e-6, atol=1e-7
-    )
+    assert_same_weights(train(small, GradientAccumulation(32)).model, train(large, []).model, rtol=1e-6, atol=1e-7)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 20))
