@@ -6,7 +6,8 @@ Trains a perceptron of 32–64–10 units with BatchNorm on one thread, in fits 
 validation. Each callback takes turns with the base, a learner with the callbacks that it has unasked, so that whatever
 else the machine does falls on both alike. Time is the process's own (CPU) time. Prints medians over rounds: of how much
 longer a step takes than in the base, and of the ratio to it. What happens once an epoch or fit, such as writing a file,
-is spread over its steps. What a callback does in Python takes as long with a large network; what it computes grows.
+is spread over its steps. Differences of a few microseconds are noise. What a callback does in Python takes as long with
+a large network; what it computes grows.
 """
 
 import argparse

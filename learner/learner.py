@@ -16,6 +16,7 @@ from torch.optim import AdamW
 from ..callbacks.evaluate import Evaluate
 from ..callbacks.progress import ProgressBar
 from ..callbacks.recorder import Recorder
+from ..callbacks.report import Report
 from ..data.bunch import DataBunch
 from ..data.portable import Portable
 from . import inference, weights
@@ -24,7 +25,7 @@ from .export import export_learner
 from .loop import as_loader
 from .optim import layer_groups, trainable_params
 from .stages import Callbacks
-from .summary import Summary, summarize
+from .summary import summarize
 from .system import System, is_system
 from .system_hooks import SystemHooks
 from .trainer import Rate, Trainer
@@ -134,7 +135,7 @@ class Learner(Trainer):
         """A context in which `loss_func` gives a loss per target instead of their mean."""
         return inference.loss_not_reduced(self)
 
-    def summary(self) -> Summary:
+    def summary(self) -> Report:
         """A table of layers: output shape, parameters, whether they train; then loss, optimizer and callbacks."""
         return summarize(self)
 

@@ -1,29 +1,21 @@
 """The table of a model's layers."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..callbacks.report import Report
 from ..data.batch import split_batch
+from .stages import evaluating
 
-__all__ = ["Summary", "summarize"]
+__all__ = ["summarize"]
 
 HEADER = ["layer", "output", "parameters", "trains"]
 
 
-class Summary(str):
-    """A text that shows itself with its line breaks in a notebook."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def summarize(learn: Any) -> Summary:
+def summarize(learn: Any) -> Report:
     """See `Learner.summary`: runs one batch through the model without training it."""
     xb, _ = split_batch(learn.data.one_batch(), learn.data.n_inp)
     model = learn.model.to(learn.data.device)
@@ -41,7 +33,7 @@ def summarize(learn: Any) -> Summary:
         f"Optimizer: {getattr(learn.opt_func, '__name__', learn.opt_func)}",
         f"Callbacks: {', '.join(map(repr, learn.cbs))}",
     ]
-    return Summary("\n".join(lines))
+    return Report("\n".join(lines))
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -58,23 +50,12 @@ def _output_shapes(model: nn.Module, xb: tuple | dict) -> dict[str, str]:
 
     hooks = [module.register_forward_hook(note(name)) for name, module in _layers(model)]
     try:
-        with _evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             model(**xb) if isinstance(xb, dict) else model(*xb)
     finally:
         for hook in hooks:
             hook.remove()
     return shapes
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, was_training in training.items():
-            module.training = was_training
 
 
 def _row(name: str, layer: nn.Module, shape: str) -> list[str]:

@@ -1,10 +1,11 @@
 """What comes out of a network, found by sending one black image through it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from ..learner.stages import evaluating
 
 __all__ = ["dry_run"]
 
@@ -18,7 +19,7 @@ def dry_run(model: nn.Module, n_in: int = 3, size: int | None = None, forward: C
     weight = next(model.parameters(), torch.zeros(()))
     sizes = [size] if size else [64, 224, *_stated_sizes(model)]
     reason: Exception | None = None
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for size in sizes:
             try:
                 return (forward or model)(weight.new_zeros(1, n_in, size, size))
@@ -37,14 +38,3 @@ def _stated_sizes(model: nn.Module) -> Iterator[int]:
             yield config["input_size"][-1]
         elif isinstance(image_size := getattr(module, "image_size", None), int):
             yield image_size
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in was_training.items():
-            module.training = training
