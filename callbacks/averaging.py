@@ -19,6 +19,7 @@ class _Averaging(Callback):
     """
 
     order = 70
+    real_runs_only = True
 
     def before_fit(self, learn: Any) -> None:
         if others := [cb for cb in learn.cbs if isinstance(cb, _Averaging) and cb is not self]:
