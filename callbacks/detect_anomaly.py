@@ -124,7 +124,7 @@ def _check(learn: Any, kind: str, what: str, value: Any, detail: str = "") -> No
     for tensor in tensors_in(value):
         if not _is_finite(tensor):
             sentences = (f"{what} is not finite: {_counted(_values(tensor))}.", detail, _place(learn, tensor))
-            raise AnomalyError(" ".join(filter(None, (*sentences, _inputs(learn), FIXES[kind]))))
+            raise AnomalyError("\n".join(filter(None, (*sentences, _inputs(learn), FIXES[kind]))))
 
 
 def _counted(values: Tensor) -> str:

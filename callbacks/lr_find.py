@@ -81,6 +81,9 @@ class LRFinder(Callback):
             loss = np.interp(math.log(lr), np.log(self.lrs), self.losses)
             ax.plot(lr, loss, "o", color=f"C{number}", label=f"{name}: {lr:.2e}")
         ax.set(xscale="log", xlabel="learning rate", ylabel="loss (smoothed)")
+        descent = self.losses[0] - min(self.losses)
+        if descent > 0:  # the explosion is not what one wants to see
+            ax.set_ylim(top=min(max(self.losses), self.losses[0] + descent) + 0.1 * descent)
         if self.suggestions:
             ax.legend()
 

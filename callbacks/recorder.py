@@ -1,10 +1,11 @@
 """Recording what happens in training; how it is read and drawn is in `records.py`."""
 
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from .core import Callback
+from .core import Callback, CancelFit
 from .records import Records
 
 __all__ = ["Recorder"]
@@ -38,6 +39,10 @@ class Recorder(Records, Callback):
         row = {"epoch": len(self.rows), "train_loss": self.mean_loss(self.first_step), **learn.results}
         self.rows.append(row | {"time": time.perf_counter() - self.start})
         self.epoch_ends.append(len(self.lrs))
+
+    def after_cancel_epoch(self, learn: Any) -> None:
+        if isinstance(sys.exc_info()[1], CancelFit) and learn.results:  # ended by its results: they count
+            self.after_epoch(learn)
 
     def note_validation(self, step: int, results: Mapping[str, float]) -> None:
         """Keep the results of a validation within an epoch, after so many steps of the fit."""

@@ -7,7 +7,6 @@ A schedule is any such function; those made here print themselves and can be pic
 """
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -77,18 +76,22 @@ def sched_poly(start: float, end: float, power: float) -> Schedule:
     return _Anneal(_poly, start, end, power)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Combined:
-    """Each of `scheds` from its start on, for its share of the whole."""
+    """Schedules one after the other."""
 
-    starts: list[float]
-    shares: list[float]
-    scheds: list[Schedule]
+    parts: list[tuple[float, float, Schedule]]  # start, share of the whole, schedule; the last one first
 
     def __call__(self, pct: float) -> float:
         pct = 0.0 if pct < 0 else 1.0 if pct > 1 else pct
-        part = bisect_right(self.starts, pct + 1e-9) - 1  # sums of shares are not exact
-        return self.scheds[part](max(0.0, pct - self.starts[part]) / self.shares[part])
+        for start, share, sched in self.parts:
+            if pct > start - 1e-9:  # sums of shares are not exact
+                return sched(max(0.0, pct - start) / share)
+        raise ValueError(f"pct={pct} is no share of the whole.")  # NaN
+
+    def __repr__(self) -> str:
+        _, shares, scheds = zip(*reversed(self.parts), strict=True)
+        return f"combine_scheds({list(shares)}, {list(scheds)})"
 
 
 def combine_scheds(pcts: Sequence[float], scheds: Sequence[Schedule]) -> Schedule:
@@ -101,7 +104,7 @@ def combine_scheds(pcts: Sequence[float], scheds: Sequence[Schedule]) -> Schedul
             f"combine_scheds needs a share for each of {len(scheds)} schedules, none negative, 1 in all: {list(pcts)}."
         )
     parts = [part for part in zip(accumulate(pcts, initial=0.0), pcts, scheds, strict=False) if part[1] > 0]
-    return _Combined(*map(list, zip(*parts, strict=True)))
+    return _Combined(parts[::-1])
 
 
 def combined_cos(pct: float, start: float, middle: float, end: float) -> Schedule:
@@ -174,9 +177,10 @@ class ParamScheduler(Callback):
 
     def before_batch(self, learn: Any) -> None:
         if learn.training:
+            pct = learn.pct_train
             for group, scheds in zip(learn.opt.param_groups, self.of_groups, strict=True):
                 for name, sched in scheds:
-                    set_group_hyper(group, name, sched(learn.pct_train))
+                    set_group_hyper(group, name, sched(pct))
 
     def after_fit(self, learn: Any) -> None:
         for group, values in zip(learn.opt.param_groups, self.before, strict=False):

@@ -11,7 +11,7 @@ __all__ = ["STAGES", "Timings"]
 
 STAGES = ["data", "transfer", "forward", "loss", "backward", "step", "zero_grad", "callbacks"]
 ADVICE = {  # stage → the share from which on there is something to say, and what
-    "data": (0.3, "read it with more workers (num_workers=), keep it (cache='memory') or store smaller images."),
+    "data": (0.3, "read it with more workers (num_workers=), or store smaller images."),
     "transfer": (0.2, "that includes the batch transforms: take fewer or cheaper ones, or smaller images."),
     "loss": (0.2, "look for what it computes item by item or on the CPU."),
     "step": (0.25, "take larger batches, GradientAccumulation, or an optimizer with fused=True."),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from torch import nn
-from warmstart.callbacks import Callback, CancelEpoch, Recorder
+from warmstart.callbacks import Callback, CancelEpoch, CancelFit, Recorder
 from warmstart.learner import accuracy
 
 
@@ -193,3 +193,15 @@ def test_plot_metrics_shows_losses_and_each_metric_by_epoch(make_learn):
     assert [ax.get_title() for ax in axes] == ["loss", "accuracy", "targets_mean"]
     assert curves(axes[0]) == {name: ([0, 1], history[name].tolist()) for name in ("train_loss", "valid_loss")}
     assert curves(axes[1]) == {"accuracy": ([0, 1], history["accuracy"].tolist())}
+
+
+def test_an_epoch_whose_results_end_the_fit_is_recorded(make_learn):
+    class GoodEnough(Callback):
+        def after_validate(self, learn):
+            raise CancelFit
+
+    learn = make_learn()
+    learn.fit(3, cbs=GoodEnough())
+    history = learn.recorder.history
+    assert len(history) == 1 and history["valid_loss"][0] == pytest.approx(learn.validate()["valid_loss"])
+    assert learn.recorder.epoch_ends == [4]

@@ -227,7 +227,7 @@ def test_schedules_can_be_pickled_and_print_what_makes_them():
     for sched in (sched_poly(1, 2, 3), combined_cos(0.3, 1, 2, 3)):
         assert pickle.loads(pickle.dumps(sched))(0.7) == sched(0.7)
     assert repr(sched_lin(1, 2)) == "sched_lin(1, 2)" and repr(sched_poly(1, 2, 3)) == "sched_poly(1, 2, 3)"
-    assert "scheds=[sched_cos(1, 2), sched_cos(2, 3)]" in repr(combined_cos(0.3, 1, 2, 3))
+    assert repr(combined_cos(0.3, 1, 2, 3)) == "combine_scheds([0.3, 0.7], [sched_cos(1, 2), sched_cos(2, 3)])"
 
 
 # ---- setting hyper-parameters

@@ -7,8 +7,6 @@ from torch import nn
 from warmstart.data import DataBunch
 from warmstart.learner import CrossEntropyLoss, Learner
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture
 def learn(tmp_path):

@@ -9,7 +9,6 @@ from warmstart.callbacks import Callback, CancelFit, CancelStep
 from warmstart.data import DataBunch
 from warmstart.learner import Learner
 
-torch.set_num_threads(1)
 has_notes = pytest.mark.skipif(sys.version_info < (3, 11), reason="errors carry notes from Python 3.11 on")
 
 

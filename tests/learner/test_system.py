@@ -25,8 +25,6 @@ from warmstart.data import DataBunch
 from warmstart.learner import Learner
 from warmstart.learner.system_optimizers import SeveralOptimizers, configured_optimizers
 
-torch.set_num_threads(1)
-
 
 class Classifier(nn.Module):
     """Imports nothing of any framework, but logs and configures as Lightning's modules do."""
