@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -183,6 +184,8 @@ def _samples(learn: Any, rows: list[int], n: int = 5) -> str:
 
 
 def _item_name(learn: Any, position: int) -> str:
-    """A position in the dataset, with the end of the path that it stands for."""
+    """A position in the dataset, with the end of the path that it stands for, or the first text of a table's row."""
     item = learn.dl.dataset.item(position) if learn.dl.blocks else None
-    return f"{position} ({'/'.join(Path(item).parts[-2:])})" if isinstance(item, (str, Path)) else str(position)
+    values = [item] if isinstance(item, (str, Path)) else list(item) if isinstance(item, (tuple, pd.Series)) else []
+    name = next((value for value in values if isinstance(value, (str, Path))), None)
+    return str(position) if name is None else f"{position} ({'/'.join(Path(name).parts[-2:])})"

@@ -1,5 +1,6 @@
 """Planted failures: the message names what, where, which batch and which items."""
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -7,7 +8,7 @@ from torch.utils.data import TensorDataset
 from warmstart.callbacks import Callback
 from warmstart.callbacks.detect_anomaly import AnomalyError, DetectAnomaly
 from warmstart.callbacks.precision import MixedPrecision
-from warmstart.data import CategoryBlock, DataBlock, DataBunch, IndexSplitter, RegressionBlock
+from warmstart.data import CategoryBlock, ColReader, DataBlock, DataBunch, IndexSplitter, RegressionBlock
 from warmstart.learner import Learner
 
 
@@ -65,6 +66,15 @@ def test_items_that_are_paths_are_named(samples):
     )
     data = block.databunch(files, bs=4, device="cpu", seed=0)
     assert "items 7 (cats/007.jpg)." in failure(learner(data))
+
+
+def test_rows_of_a_table_are_named_by_their_first_text():
+    table = pd.DataFrame({"x": [0.5] * 7 + [float("inf")], "file": [f"{i}.jpg" for i in range(8)], "y": ["a", "b"] * 4})
+    block = DataBlock(blocks=(RegressionBlock, CategoryBlock), get_x=ColReader("x"), get_y=ColReader("y"),
+                      splitter=IndexSplitter([0]))  # fmt: skip
+    model = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 1)), nn.Linear(1, 2))
+    learn = learner(block.databunch(table, bs=7, device="cpu"), model)
+    assert "(7.jpg)." in failure(learn)
 
 
 def test_targets_are_looked_at_too(make_learn):
