@@ -22,6 +22,7 @@ from .report import Report
 __all__ = ["GradientStats"]
 
 VANISHING = 1e-3  # of the norm in the layer where it is largest
+OFTEN = 0.2  # share of the steps
 EXPLODING = 100  # times the median
 
 
@@ -146,11 +147,13 @@ def _silent(layers: pd.DataFrame) -> Iterator[str]:
 
 
 def _vanishing(layers: pd.DataFrame) -> Iterator[str]:
-    typical = layers.median()
-    if small := [name for name, norm in typical.items() if 0 < norm < VANISHING * typical.max()]:
+    is_small = layers.lt(VANISHING * layers.max(axis=1), axis=0)
+    share = is_small.mean()[layers.max() > 0]
+    if small := [name for name, of_steps in share.items() if of_steps >= OFTEN]:
         yield (
-            f"The gradient nearly vanishes in {_listed(small)}: below {VANISHING:g} of that in {typical.idxmax()}. "
-            "Normalisation layers, residual connections or another initialisation let it through."
+            f"The gradient nearly vanishes in {_listed(small)}: below {VANISHING:g} of the largest layer's in up to "
+            f"{share[small].max():.0%} of the steps. Normalisation layers, residual connections or another "
+            "initialisation let it through."
         )
 
 

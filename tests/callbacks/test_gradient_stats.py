@@ -159,7 +159,11 @@ def test_report_says_that_nothing_is_odd(trained):
 @pytest.mark.parametrize(
     ("norms", "says"),
     [
-        ([[1e-6, 0.5, 1.0]] * 3, "nearly vanishes in first: below 0.001 of that in last"),
+        ([[1e-6, 0.5, 1.0]] * 3, "nearly vanishes in first: below 0.001 of the largest layer's in up to 100% of the"),
+        (
+            [[1e-6, 0.5, 1.0]] * 3 + [[0.4, 0.5, 1.0]] * 7,
+            "nearly vanishes in first: below 0.001 of the largest layer's in",
+        ),
         ([[0.0, 0.5, 1.0]] * 3, "No gradient arrives at first"),
         ([[1.0, 1.0, 1.0]] * 9 + [[1.0, 900.0, 1.0]], "explodes at step 9, to 520 times its median"),
         (
