@@ -105,7 +105,8 @@ def raw_loop(loader: Iterable, with_one_cycle: bool) -> Callable[[int], None]:
 
     def go(n_epoch: int) -> None:
         model.train()
-        scheduler = OneCycleLR(opt, 1e-3, n_epoch * len(loader) + 1) if with_one_cycle else None  # type: ignore[arg-type]
+        n_steps = n_epoch * len(loader)  # type: ignore[arg-type]
+        scheduler = OneCycleLR(opt, 1e-3, n_steps + 1) if with_one_cycle else None
         for _ in range(n_epoch):
             for x, y in loader:
                 loss = loss_func(model(x), y)
