@@ -147,12 +147,13 @@ def _silent(layers: pd.DataFrame) -> Iterator[str]:
 
 
 def _vanishing(layers: pd.DataFrame) -> Iterator[str]:
-    is_small = layers.lt(VANISHING * layers.max(axis=1), axis=0)
-    share = is_small.mean()[layers.max() > 0]
-    if small := [name for name, of_steps in share.items() if of_steps >= OFTEN]:
+    shares = layers.lt(VANISHING * layers.max(axis=1), axis=0).mean().to_dict()
+    largest = layers.max().to_dict()
+    small = {str(name): share for name, share in shares.items() if share >= OFTEN and largest[name] > 0}
+    if small:
         yield (
-            f"The gradient nearly vanishes in {_listed(small)}: below {VANISHING:g} of the largest layer's in up to "
-            f"{share[small].max():.0%} of the steps. Normalisation layers, residual connections or another "
+            f"The gradient nearly vanishes in {_listed(list(small))}: below {VANISHING:g} of the largest layer's in up "
+            f"to {max(small.values()):.0%} of the steps. Normalisation layers, residual connections or another "
             "initialisation let it through."
         )
 

@@ -4,6 +4,7 @@ from .blocks import Block, CategoryBlock, MultiCategoryBlock, RegressionBlock
 from .bunch import DataBunch
 from .datablock import DataBlock, Datasets
 from .dataset import Dataset, ItemError
+from .downloads import DownloadError, download_url, untar_data
 from .getters import (
     AttrGetter,
     ColReader,
@@ -41,6 +42,7 @@ __all__ = [
     "Dataset",
     "Datasets",
     "DeviceLoader",
+    "DownloadError",
     "EndSplitter",
     "FileSplitter",
     "FuncLabeller",
@@ -58,7 +60,9 @@ __all__ = [
     "RegressionBlock",
     "TrainTestSplitter",
     "Transform",
+    "download_url",
     "get_files",
     "get_image_files",
     "parent_label",
+    "untar_data",
 ]
