@@ -87,6 +87,7 @@ class GradientStats(Callback):
     def plot(self) -> None:
         """The norm of each layer's gradient by step, as colours (by its logarithm), and below it the total norm."""
         from matplotlib import pyplot as plt
+        from matplotlib.ticker import LogLocator
 
         norms = self.layer_norms
         layers = norms.drop(columns="total")
@@ -103,6 +104,9 @@ class GradientStats(Callback):
         top.set_title("gradient norm by layer")
         bottom.plot(norms["total"])
         bottom.set(yscale="log", xlabel="step", ylabel="total norm")
+        bottom.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        bottom.yaxis.set_major_formatter("{x:g}")
+        bottom.yaxis.set_minor_formatter("{x:g}")
 
 
 def _norm(grad: Tensor) -> Tensor:
