@@ -1,13 +1,16 @@
 """What the tests of callbacks share: a small learner of three classes."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import matplotlib
 import pytest
 import torch
 from torch import nn
-from warmstart.data import DataBunch
+from warmstart.callbacks import Callback
+from warmstart.data import Block, CategoryBlock, DataBlock, DataBunch, IndexSplitter
 from warmstart.learner import Learner
 
-torch.set_num_threads(1)  # the networks are small: more threads only wait for each other where cores are shared
 matplotlib.use("Agg")
 
 
@@ -45,3 +48,53 @@ def closed_figures():
     from matplotlib import pyplot as plt
 
     plt.close("all")
+
+
+@pytest.fixture
+def device_reads(monkeypatch):
+    """What has been read from a tensor so far, by the method that did it: each makes the host wait for a device."""
+    reads = []
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__", "cpu", "numpy"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name, lambda self, *args, f=original, n=name, **kw: (reads.append(n), f(self, *args, **kw))[1]
+        )
+    return reads
+
+
+class FailIn(Callback):
+    """Raises an error in the third training batch of an epoch."""
+
+    def __init__(self, epoch, error):
+        self.at, self.error = (epoch, 2), error
+
+    def before_backward(self, learn):
+        if (learn.epoch, learn.iter) == self.at:
+            raise self.error
+
+
+@dataclass
+class Picture(Block):
+    """A single pixel, its colour known by its number."""
+
+    is_picture: ClassVar[bool] = True
+
+    def draw(self, value, ax):
+        ax.imshow(value.reshape(1, 1).numpy())
+
+
+@pytest.fixture
+def make_picture_learn(tmp_path):
+    """Makes learners of pictures: 3 batches for training, 9 items for validation."""
+
+    def make(*layers):
+        block = DataBlock(
+            (Picture, CategoryBlock), get_x=lambda i: [i / 20], get_y=lambda i: i % 2, splitter=IndexSplitter(range(9))
+        )
+        data = block.databunch(range(21), path=tmp_path, bs=4, device="cpu", seed=0)
+        torch.manual_seed(0)
+        learn = Learner(data, nn.Sequential(nn.Linear(1, 8), *layers, nn.Linear(8, 2)))
+        learn.progress.bar = learn.progress.table = False
+        return learn
+
+    return make

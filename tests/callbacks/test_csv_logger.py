@@ -9,16 +9,7 @@ from warmstart.callbacks.csv_logger import CSVLogger
 from warmstart.callbacks.trackers import EarlyStopping
 from warmstart.learner import accuracy
 
-
-class FailIn(Callback):
-    """Raises an error in the third training batch of an epoch."""
-
-    def __init__(self, epoch, error):
-        self.at, self.error = (epoch, 2), error
-
-    def before_backward(self, learn):
-        if (learn.epoch, learn.iter) == self.at:
-            raise self.error
+from .conftest import FailIn
 
 
 @pytest.fixture

@@ -3,17 +3,13 @@
 import logging
 import os
 import sys
-from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 import torch
-from torch import nn
 from warmstart.callbacks import Callback
 from warmstart.callbacks.mlflow_logger import MLflowLogger
 from warmstart.callbacks.run_logger import run_params
-from warmstart.data import Block, CategoryBlock, DataBlock, IndexSplitter
-from warmstart.learner import Learner, accuracy
+from warmstart.learner import accuracy
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # which it reads when it is imported
 mlflow = pytest.importorskip("mlflow")
@@ -122,29 +118,15 @@ def test_long_blocks_and_long_values_are_taken_too(make_learn, store, experiment
     assert len(run.data.params["callbacks"]) == 500
 
 
-@dataclass
-class Picture(Block):
-    """A single pixel, its colour known by its number."""
-
-    is_picture: ClassVar[bool] = True
-
-    def draw(self, value, ax):
-        ax.imshow(value.reshape(1, 1).numpy())
-
-
-def test_predictions_and_weights_are_artifacts(tmp_path, store, experiment):
-    blocks = DataBlock(
-        (Picture, CategoryBlock), get_x=lambda i: [i / 10], get_y=lambda i: i % 2, splitter=IndexSplitter([0, 1])
-    )
-    learn = Learner(blocks.databunch(range(10), path=tmp_path, bs=4, device="cpu"), nn.Linear(1, 2))
-    learn.progress.bar = learn.progress.table = False
+def test_predictions_and_weights_are_artifacts(make_picture_learn, tmp_path, store, experiment):
+    learn = make_picture_learn()
     learn.fit(1, cbs=MLflowLogger(experiment, tracking_uri=store, log_model=True))
     (run,) = runs(store, experiment)
     client = mlflow.MlflowClient(store)
-    assert [a.path for a in client.list_artifacts(run.info.run_id, "predictions")] == ["predictions/step-000002.png"]
-    learn.model.bias.data.zero_()
+    assert [a.path for a in client.list_artifacts(run.info.run_id, "predictions")] == ["predictions/step-000003.png"]
+    learn.model[0].bias.data.zero_()
     learn.load(client.download_artifacts(run.info.run_id, "model.pth", str(tmp_path)), with_opt=False)
-    assert torch.any(learn.model.bias != 0)
+    assert torch.any(learn.model[0].bias != 0)
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch):

@@ -1,8 +1,5 @@
 """What every logger is told, and when."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import numpy as np
 import pytest
 import torch
@@ -12,8 +9,9 @@ from warmstart.callbacks import Callback
 from warmstart.callbacks.gradients import GradientClip
 from warmstart.callbacks.run_logger import RunLogger, new_names, run_params
 from warmstart.callbacks.trackers import EarlyStopping, SaveModel
-from warmstart.data import Block, CategoryBlock, DataBlock, IndexSplitter
-from warmstart.learner import Learner, accuracy
+from warmstart.learner import accuracy
+
+from .conftest import FailIn
 
 
 class Notes(RunLogger):
@@ -41,44 +39,6 @@ class Notes(RunLogger):
 
     def close(self, failed):
         self.events.append("failed" if failed else "done")
-
-
-class FailIn(Callback):
-    """Raises an error in the third training batch of an epoch."""
-
-    def __init__(self, epoch, error):
-        self.at, self.error = (epoch, 2), error
-
-    def before_backward(self, learn):
-        if (learn.epoch, learn.iter) == self.at:
-            raise self.error
-
-
-@dataclass
-class Picture(Block):
-    """A single pixel, its colour known by its number."""
-
-    is_picture: ClassVar[bool] = True
-
-    def draw(self, value, ax):
-        ax.imshow(value.reshape(1, 1).numpy())
-
-
-@pytest.fixture
-def make_picture_learn(tmp_path):
-    """Makes learners of pictures: 3 batches for training, 9 items for validation."""
-
-    def make(*layers):
-        block = DataBlock(
-            (Picture, CategoryBlock), get_x=lambda i: [i / 20], get_y=lambda i: i % 2, splitter=IndexSplitter(range(9))
-        )
-        data = block.databunch(range(21), path=tmp_path, bs=4, device="cpu", seed=0)
-        torch.manual_seed(0)
-        learn = Learner(data, nn.Sequential(nn.Linear(1, 8), *layers, nn.Linear(8, 2)))
-        learn.progress.bar = learn.progress.table = False
-        return learn
-
-    return make
 
 
 @pytest.fixture

@@ -1,16 +1,13 @@
 """What TensorBoard finds in its folder, by its own reader."""
 
 import sys
-from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 from warmstart.callbacks import Callback
 from warmstart.callbacks.tensorboard_logger import TensorBoardLogger
-from warmstart.data import Block, CategoryBlock, DataBlock, IndexSplitter
-from warmstart.learner import Learner, accuracy
+from warmstart.learner import accuracy
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
@@ -97,25 +94,11 @@ def test_a_fit_that_breaks_off_leaves_what_it_has(learn, tmp_path, error):
 # ---- pictures
 
 
-@dataclass
-class Picture(Block):
-    """A single pixel, its colour known by its number."""
-
-    is_picture: ClassVar[bool] = True
-
-    def draw(self, value, ax):
-        ax.imshow(value.reshape(1, 1).numpy())
-
-
-def test_predictions_are_images(tmp_path):
-    blocks = DataBlock(
-        (Picture, CategoryBlock), get_x=lambda i: [i / 10], get_y=lambda i: i % 2, splitter=IndexSplitter([0, 1])
-    )
-    learn = Learner(blocks.databunch(range(10), path=tmp_path, bs=4, device="cpu"), nn.Linear(1, 2))
-    learn.progress.bar = learn.progress.table = False
+def test_predictions_are_images(make_picture_learn, tmp_path):
+    learn = make_picture_learn()
     learn.fit(2, cbs=TensorBoardLogger("logs", log_preds="epoch"))
     images = events(tmp_path / "logs").Images("predictions")
-    assert [image.step for image in images] == [2, 4]
+    assert [image.step for image in images] == [3, 6]
     assert all(image.encoded_image_string.startswith(b"\x89PNG") for image in images)
 
 

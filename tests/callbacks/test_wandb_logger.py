@@ -4,15 +4,11 @@ import json
 import struct
 import sys
 import time
-from dataclasses import dataclass
-from typing import ClassVar
 
 import pytest
-from torch import nn
 from warmstart.callbacks import Callback
 from warmstart.callbacks.wandb_logger import WandbLogger
-from warmstart.data import Block, CategoryBlock, DataBlock, IndexSplitter
-from warmstart.learner import Learner, accuracy
+from warmstart.learner import accuracy
 
 wandb = pytest.importorskip("wandb")
 
@@ -168,26 +164,12 @@ def test_a_fit_that_breaks_off_finishes_its_run_as_failed(learn, new_runs):
     assert_holds(run.history, learn)
 
 
-@dataclass
-class Picture(Block):
-    """A single pixel, its colour known by its number."""
-
-    is_picture: ClassVar[bool] = True
-
-    def draw(self, value, ax):
-        ax.imshow(value.reshape(1, 1).numpy())
-
-
-def test_predictions_are_images_and_weights_an_artifact(tmp_path, new_runs):
-    blocks = DataBlock(
-        (Picture, CategoryBlock), get_x=lambda i: [i / 10], get_y=lambda i: i % 2, splitter=IndexSplitter([0, 1])
-    )
-    learn = Learner(blocks.databunch(range(10), path=tmp_path, bs=4, device="cpu"), nn.Linear(1, 2))
-    learn.progress.bar = learn.progress.table = False
+def test_predictions_are_images_and_weights_an_artifact(make_picture_learn, tmp_path, new_runs):
+    learn = make_picture_learn()
     learn.fit(1, cbs=WandbLogger(log_model=True))
     (run,) = new_runs()
     (row,) = [row for row in run.history if "predictions/path" in row]
-    assert row["step"] == 2 and (run.folder / "files" / row["predictions/path"]).is_file()
+    assert row["step"] == 3 and (run.folder / "files" / row["predictions/path"]).is_file()
     (artifact,) = run.artifacts
     assert artifact.type == "model" and [entry.path for entry in artifact.manifest.contents] == ["model.pth"]
 

@@ -40,7 +40,7 @@ def classes():
     return torch.tensor([0, 1, 2, 2, 1, 0, 0, 2])
 
 
-def same(actual, expected):
+def assert_same(actual, expected):
     torch.testing.assert_close(actual, expected, check_dtype=False)
 
 
@@ -50,23 +50,23 @@ def same(actual, expected):
 def test_cross_entropy_is_pytorchs(logits, classes, reduction, smoothing, weight):
     loss = CrossEntropyLoss(weight, reduction=reduction, label_smoothing=smoothing)
     expected = nn.CrossEntropyLoss(weight and torch.tensor(weight), reduction=reduction, label_smoothing=smoothing)
-    same(loss(logits, classes), expected(logits, classes))
+    assert_same(loss(logits, classes), expected(logits, classes))
 
 
 def test_cross_entropy_finds_the_classes_on_any_axis():
     pixels, classes = torch.randn(2, 5, 4, 6), torch.randint(5, (2, 4, 6))
     expected = F.cross_entropy(pixels, classes)
-    same(CrossEntropyLoss(axis=1)(pixels, classes), expected)
-    same(CrossEntropyLoss(axis=-3)(pixels, classes), expected)
-    same(CrossEntropyLoss()(pixels.movedim(1, -1), classes), expected)
-    same(CrossEntropyLoss(axis=2)(pixels.movedim(1, 2), classes), expected)
+    assert_same(CrossEntropyLoss(axis=1)(pixels, classes), expected)
+    assert_same(CrossEntropyLoss(axis=-3)(pixels, classes), expected)
+    assert_same(CrossEntropyLoss()(pixels.movedim(1, -1), classes), expected)
+    assert_same(CrossEntropyLoss(axis=2)(pixels.movedim(1, 2), classes), expected)
 
 
 def test_targets_may_be_flat_or_have_an_axis_of_length_1(logits, classes):
     expected = F.cross_entropy(logits, classes)
-    same(CrossEntropyLoss()(logits, classes[:, None]), expected)
-    same(CrossEntropyLoss()(logits.view(2, 4, 3), classes), expected)
-    same(CrossEntropyLoss(axis=1)(logits[:, :, None, None], classes[:, None, None, None]), expected)
+    assert_same(CrossEntropyLoss()(logits, classes[:, None]), expected)
+    assert_same(CrossEntropyLoss()(logits.view(2, 4, 3), classes), expected)
+    assert_same(CrossEntropyLoss(axis=1)(logits[:, :, None, None], classes[:, None, None, None]), expected)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropyLoss(axis=1), FocalLoss(axis=1), LabelSmoothingCrossEntropy(axis=1)])
@@ -75,14 +75,14 @@ def test_without_reduction_there_is_one_loss_per_target_in_the_targets_shape(los
     mean = loss(pixels, classes)
     loss.reduction = "none"
     assert loss(pixels, classes).shape == (2, 1, 4, 6)
-    same(loss(pixels, classes).mean(), mean)
+    assert_same(loss(pixels, classes).mean(), mean)
     loss.reduction = "mean"
 
 
 def test_targets_equal_to_ignore_index_do_not_count(logits, classes):
     with_holes = torch.where(torch.arange(8) < 3, 255, classes)
     for loss in (CrossEntropyLoss(ignore_index=255), FocalLoss(ignore_index=255)):
-        same(loss(logits, with_holes), loss(logits[3:], classes[3:]))
+        assert_same(loss(logits, with_holes), loss(logits[3:], classes[3:]))
         loss.check(logits, with_holes)
 
 
@@ -90,7 +90,7 @@ def test_cross_entropy_takes_probabilities_as_mixup_makes_them(logits, classes):
     soft = 0.3 * F.one_hot(classes, 3) + 0.7 * F.one_hot(classes.flip(0), 3)
     plain = CrossEntropyLoss()
     plain.check(logits, soft)
-    same(plain(logits, soft), 0.3 * plain(logits, classes) + 0.7 * plain(logits, classes.flip(0)))
+    assert_same(plain(logits, soft), 0.3 * plain(logits, classes) + 0.7 * plain(logits, classes.flip(0)))
     assert CrossEntropyLoss(reduction="none")(logits, soft).shape == (8,)
 
 
@@ -98,12 +98,14 @@ def test_cross_entropy_takes_probabilities_as_mixup_makes_them(logits, classes):
 def test_class_numbers_may_be_of_any_integer_type(dtype):
     logits, classes = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
     CrossEntropyLoss().check(logits, classes.to(dtype))
-    same(CrossEntropyLoss()(logits, classes.to(dtype)), F.cross_entropy(logits, classes))
+    assert_same(CrossEntropyLoss()(logits, classes.to(dtype)), F.cross_entropy(logits, classes))
 
 
 def test_half_precision_predictions_are_computed_with_in_float32(logits, classes):
     half = logits.bfloat16()
-    same(CrossEntropyLoss(weight=[1, 2, 3])(half, classes), CrossEntropyLoss(weight=[1, 2, 3])(half.float(), classes))
+    assert_same(
+        CrossEntropyLoss(weight=[1, 2, 3])(half, classes), CrossEntropyLoss(weight=[1, 2, 3])(half.float(), classes)
+    )
     assert MSELoss()(torch.tensor([300.0]).half(), torch.tensor([0])) == 90_000  # beyond the largest half, 65,504
 
 
@@ -117,19 +119,19 @@ def test_class_weights_first_used_in_inference_mode_serve_training_too(logits, c
 
 
 def test_label_smoothing_cross_entropy_is_cross_entropy_with_eps(logits, classes):
-    same(LabelSmoothingCrossEntropy(0.2)(logits, classes), F.cross_entropy(logits, classes, label_smoothing=0.2))
+    assert_same(LabelSmoothingCrossEntropy(0.2)(logits, classes), F.cross_entropy(logits, classes, label_smoothing=0.2))
 
 
 def test_focal_loss_follows_the_papers_formula(logits, classes):
     p = logits.softmax(1)[range(8), classes]
     alpha = torch.tensor([0.25, 0.5, 0.75])[classes]
-    same(FocalLoss(reduction="none")(logits, classes), -((1 - p) ** 2) * p.log())
-    same(FocalLoss(3.0, [0.25, 0.5, 0.75])(logits, classes), (-alpha * (1 - p) ** 3 * p.log()).mean())
-    same(FocalLoss(reduction="sum")(logits, classes), (-((1 - p) ** 2) * p.log()).sum())
+    assert_same(FocalLoss(reduction="none")(logits, classes), -((1 - p) ** 2) * p.log())
+    assert_same(FocalLoss(3.0, [0.25, 0.5, 0.75])(logits, classes), (-alpha * (1 - p) ** 3 * p.log()).mean())
+    assert_same(FocalLoss(reduction="sum")(logits, classes), (-((1 - p) ** 2) * p.log()).sum())
 
 
 def test_focal_loss_with_gamma_0_is_cross_entropy(logits, classes):
-    same(FocalLoss(gamma=0.0)(logits, classes), F.cross_entropy(logits, classes))
+    assert_same(FocalLoss(gamma=0.0)(logits, classes), F.cross_entropy(logits, classes))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
@@ -142,30 +144,30 @@ def test_focal_loss_has_a_finite_gradient_where_a_prediction_is_perfect(gamma):
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64])
 def test_bce_takes_targets_of_any_type(dtype):
     logits, yes = torch.randn(4, 3), torch.rand(4, 3) > 0.5
-    same(BCEWithLogitsLoss()(logits, yes.to(dtype)), F.binary_cross_entropy_with_logits(logits, yes.float()))
+    assert_same(BCEWithLogitsLoss()(logits, yes.to(dtype)), F.binary_cross_entropy_with_logits(logits, yes.float()))
 
 
 def test_bce_weighs_positives_and_outputs_as_pytorch_does():
     logits, yes = torch.randn(4, 3), (torch.rand(4, 3) > 0.5).float()
     loss = BCEWithLogitsLoss(pos_weight=[1, 2, 3], weight=[0.5, 1, 2], reduction="none")
     expected = nn.BCEWithLogitsLoss(torch.tensor([0.5, 1, 2]), pos_weight=torch.tensor([1.0, 2, 3]), reduction="none")
-    same(loss(logits, yes), expected(logits, yes))
+    assert_same(loss(logits, yes), expected(logits, yes))
     expected = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(4.0))
-    same(BCEWithLogitsLoss(pos_weight=4.0)(logits, yes), expected(logits, yes))
+    assert_same(BCEWithLogitsLoss(pos_weight=4.0)(logits, yes), expected(logits, yes))
 
 
 @pytest.mark.parametrize(("loss", "expected"), [(MSELoss, F.mse_loss), (L1Loss, F.l1_loss)])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_losses_of_values_are_pytorchs(loss, expected, reduction):
     pred, targ = torch.randn(4, 2), torch.randn(4, 2, dtype=torch.float64)
-    same(loss(reduction)(pred, targ), expected(pred, targ.float(), reduction=reduction))
+    assert_same(loss(reduction)(pred, targ), expected(pred, targ.float(), reduction=reduction))
 
 
 @pytest.mark.parametrize("loss", [MSELoss(), L1Loss(), BCEWithLogitsLoss()])
 def test_predictions_with_one_output_meet_flat_targets_without_broadcasting(loss):
     pred, targ = torch.randn(4, 1), torch.tensor([0, 1, 1, 0])
     loss.check(pred, targ)
-    same(loss(pred, targ), loss(pred[:, 0], targ.float()))
+    assert_same(loss(pred, targ), loss(pred[:, 0], targ.float()))
     loss.reduction = "none"
     assert loss(pred, targ).shape == (4,)
     loss.reduction = "mean"
@@ -174,7 +176,7 @@ def test_predictions_with_one_output_meet_flat_targets_without_broadcasting(loss
 def test_cross_entropy_reads_predictions_by_softmax_and_argmax():
     pixels = torch.randn(2, 5, 4, 6)
     loss = CrossEntropyLoss(axis=1)
-    same(loss.activation(pixels), pixels.softmax(1))
+    assert_same(loss.activation(pixels), pixels.softmax(1))
     assert loss.decodes(pixels).equal(pixels.argmax(1))
 
 
@@ -182,7 +184,7 @@ def test_bce_decodes_probabilities_above_its_threshold():
     logits = torch.tensor([[-3.0, -0.5, 0.5, 3.0]])
     assert BCEWithLogitsLoss().decodes(logits).tolist() == [[False, False, True, True]]
     assert BCEWithLogitsLoss(thresh=0.3).decodes(logits).tolist() == [[False, True, True, True]]
-    same(BCEWithLogitsLoss().activation(logits), logits.sigmoid())
+    assert_same(BCEWithLogitsLoss().activation(logits), logits.sigmoid())
 
 
 def test_values_are_read_as_they_are():
@@ -192,7 +194,7 @@ def test_values_are_read_as_they_are():
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), F.cross_entropy, partial(F.cross_entropy, ignore_index=0)])
 def test_pytorchs_cross_entropy_is_read_by_softmax_and_argmax_on_axis_1(loss):
     pixels = torch.randn(2, 5, 4, 6)
-    same(loss_activation(loss)(pixels), pixels.softmax(1))
+    assert_same(loss_activation(loss)(pixels), pixels.softmax(1))
     assert loss_decodes(loss)(pixels).equal(pixels.argmax(1))
     assert loss_decodes(loss)(torch.tensor([1.0, 3.0, 2.0])) == 1
 
@@ -211,7 +213,7 @@ def test_pytorchs_cross_entropy_is_read_by_softmax_and_argmax_on_axis_1(loss):
 )
 def test_any_loss_can_be_read(loss, activation, decodes):
     pred = torch.randn(4, 3)
-    same(loss_activation(loss)(pred), activation(pred))
+    assert_same(loss_activation(loss)(pred), activation(pred))
     assert loss_decodes(loss)(pred).equal(decodes(pred))
 
 

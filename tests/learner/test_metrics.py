@@ -383,7 +383,7 @@ def test_states_of_two_processes_add_up():
 )
 def test_updates_with_classes_read_nothing_back_from_the_device(metric):
     pred = torch.empty(4, 6, device="meta", requires_grad=True)  # tensors without values: reading one is an error
-    updated_twice(metric, pred, torch.empty(4, dtype=torch.long, device="meta"))
+    assert_reads_nothing(metric, pred, torch.empty(4, dtype=torch.long, device="meta"))
 
 
 @pytest.mark.parametrize(
@@ -393,10 +393,10 @@ def test_updates_with_classes_read_nothing_back_from_the_device(metric):
 )
 def test_updates_with_values_read_nothing_back_from_the_device(metric):
     pred = torch.empty(4, 6, device="meta", requires_grad=True)
-    updated_twice(metric, pred, torch.empty(4, 6, device="meta"))
+    assert_reads_nothing(metric, pred, torch.empty(4, 6, device="meta"))
 
 
-def updated_twice(metric, pred, targ):
+def assert_reads_nothing(metric, pred, targ):
     metric = as_metric(metric)
     metric.update(pred, targ)
     metric.update(pred, targ)
