@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from .activation_records import LARGEST, LINEAR, N_BINS, ActivationRecords
-from .hooks import HookCallback, Modules, tensors_in
+from .hooks import HookCallback, Modules
+from .nested import tensors_in
 
 __all__ = ["ActivationStats"]
 

@@ -16,7 +16,8 @@ import pandas as pd
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .hooks import HookCallback, tensors_in
+from .hooks import HookCallback
+from .nested import tensors_in
 
 __all__ = ["AnomalyError", "DetectAnomaly"]
 

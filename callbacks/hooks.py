@@ -12,14 +12,15 @@
 They are PyTorch's own hooks, kept together with what they found and removed for certain.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
 from .core import Callback
+from .nested import map_tensors
 
-__all__ = ["Hook", "HookCallback", "Hooks", "Modules", "hook_output", "hook_outputs", "tensors_in"]
+__all__ = ["Hook", "HookCallback", "Hooks", "Modules", "hook_output", "hook_outputs"]
 
 HookFunction = Callable[[nn.Module, Any, Any], Any]
 Modules = nn.Module | Iterable[nn.Module] | Callable[[nn.Module], Iterable[nn.Module]] | None
@@ -48,9 +49,9 @@ class Hook:
         if not self.active:
             return
         if self.detach:
-            input, output = _changed(Tensor.detach, input), _changed(Tensor.detach, output)
+            input, output = map_tensors(Tensor.detach, input), map_tensors(Tensor.detach, output)
         result = self.func(module, input, output)
-        self.stored = _changed(Tensor.cpu, result) if self.cpu else result
+        self.stored = map_tensors(Tensor.cpu, result) if self.cpu else result
 
     def remove(self) -> None:
         """Stop listening; may be called again."""
@@ -181,27 +182,3 @@ def _check_modules(modules: Iterable[Any]) -> None:
                 f"A hook looks at a torch.nn.Module, and number {number} is {module!r}. A layer is reached as "
                 "model[0], model.conv1 or model.get_submodule('layer1.0.conv1')."
             )
-
-
-def _changed(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """`value` with `function` applied to each tensor in it."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, Mapping):
-        return {key: _changed(function, part) for key, part in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_changed(function, part) for part in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_changed(function, part) for part in value)
-    return value
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in a layer's output or a batch, depth first: of tuples, lists and mappings."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from tensors_in(part)
-    elif isinstance(value, Mapping):
-        yield from tensors_in(list(value.values()))

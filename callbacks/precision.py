@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .core import Callback, CancelStep
+from .nested import map_tensors
 
 __all__ = ["ChannelsLast", "MixedPrecision"]
 
@@ -49,7 +50,7 @@ class MixedPrecision(Callback):
         learn.precision = partial(torch.autocast, learn.data.device.type, self.dtype)
 
     def after_pred(self, learn: Any) -> None:
-        learn.pred = _to_float(learn.pred)
+        learn.pred = map_tensors(_to_float, learn.pred)
 
     def before_backward(self, learn: Any) -> None:
         if self.scaler:
@@ -83,13 +84,8 @@ def _warn_where_emulated(dtype: torch.dtype) -> None:
         )
 
 
-def _to_float(pred: Any) -> Any:
-    """Half precision tensors of `pred` as float32, in tuples, lists and dicts too."""
-    if isinstance(pred, Tensor):
-        return pred.float() if pred.dtype in (torch.float16, torch.bfloat16) else pred
-    if isinstance(pred, dict):
-        return {key: _to_float(value) for key, value in pred.items()}
-    return type(pred)(map(_to_float, pred)) if type(pred) in (tuple, list) else pred
+def _to_float(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class ChannelsLast(Callback):

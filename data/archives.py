@@ -1,6 +1,5 @@
 """Unpacking archives of strangers: nothing leaves the folder, nothing is half there."""
 
-import gzip
 import lzma
 import os
 import shutil
@@ -17,7 +16,7 @@ __all__ = ["ArchiveError", "extract", "stem"]
 SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz", ".tar", ".zip")
 
 CHUNK = 1 << 20
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError)
 
 
 class ArchiveError(ValueError):
@@ -45,6 +44,8 @@ def extract(archive: Path, target: Path, max_bytes: int) -> None:
         try:
             unpack(archive, beside, max_bytes)
         except DAMAGED as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's, not the archive's
             reason = str(error).partition("\n")[0].rstrip(":.")
             raise ArchiveError(f"{archive} cannot be unpacked: {reason}. Remove it if it is damaged.") from error
         top = list(beside.iterdir())

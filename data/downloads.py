@@ -1,6 +1,8 @@
 """Data from the network: downloads that resume and are verified, archives that stay inside their folder.
 
-path = untar_data("https://example.org/photos.tgz", sha256="9f86d08…")     # a folder, from the second time on at once
+    path = untar_data("https://example.org/photos.tgz", sha256="9f86d08…")
+
+That is a folder; the first time it is downloaded and unpacked, from then on it is there at once.
 """
 
 import hashlib

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..callbacks.core import Callback
+from ..callbacks.nested import map_tensors
 from ..data.blocks import CategoryBlock
 from ..data.items import take
 from ..data.loaders import DeviceLoader
@@ -42,7 +43,7 @@ def get_preds(learn: Any, split: str = "valid", dl: Any = None, with_input: bool
     if save_preds and (with_decoded or not reorder):
         raise ValueError("save_preds writes predictions in the order of the dataset: decode them from the file.")
     dl = _split_loader(learn, split) if dl is None else as_loader(dl, learn.data.device)
-    act = act or partial(_map, loss_activation(learn.loss_func))
+    act = act or partial(map_tensors, loss_activation(learn.loss_func))
     gather = GatherPreds(with_input, with_loss, with_preds=not save_preds)
     saver = SavePreds(Path(save_preds), act) if save_preds else None
     reduction = loss_not_reduced(learn) if with_loss else nullcontext()
@@ -50,6 +51,7 @@ def get_preds(learn: Any, split: str = "valid", dl: Any = None, with_input: bool
     as_model = changed(learn, "system", None)
     with learn.without_cbs(learn.evaluate), learn.added_cbs([gather, saver] if saver else gather), reduction, as_model:
         learn.run_validation(dl)
+    saved = saver.finish() if saver and gather.targs else None
     if not gather.targs:
         raise ValueError("There is nothing to predict: the loader gave no batch.")
     if with_loss and not gather.losses:
@@ -59,13 +61,13 @@ def get_preds(learn: Any, split: str = "valid", dl: Any = None, with_input: bool
     raw = None if saver else _join(gather.preds)
     columns = [_join(gather.inputs)] if with_input else []
     columns += [None if saver else act(raw), _join(gather.targs)]
-    columns += [_map(_decodes(learn), raw)] if with_decoded else []
+    columns += [map_tensors(_decodes(learn), raw)] if with_decoded else []
     columns += [_join(gather.losses)] if with_loss else []
     if reorder and gather.items:
         order = torch.tensor(gather.items).argsort()
         columns = [_reordered(column, order) for column in columns]
     if saver:
-        columns[int(with_input)] = saver.finish()
+        columns[int(with_input)] = saved
     return tuple(columns)
 
 
@@ -161,7 +163,7 @@ def _unchanged(raw: Any) -> Any:
 
 def _predictions(learn: Any, raw: Any) -> list[Prediction]:
     """A Prediction per item of a batch of raw outputs; lists in its fields where there are several targets."""
-    probs, decoded = _map(loss_activation(learn.loss_func), raw), _map(_decodes(learn), raw)
+    probs, decoded = map_tensors(loss_activation(learn.loss_func), raw), map_tensors(_decodes(learn), raw)
     blocks = learn.data.targets
     if isinstance(decoded, Tensor):
         block = blocks[0] if len(blocks) == 1 else None
@@ -201,18 +203,7 @@ def _single(values: Any) -> Any:
 
 
 def _to_cpu(value: Any) -> Any:
-    return _map(lambda t: t.detach().cpu(), value)
-
-
-def _map(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """`value` with every tensor in its tuples, lists and dicts replaced by `function` of it."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, dict):
-        return {key: _map(function, v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_map(function, v) for v in value]
-    return tuple(_map(function, v) for v in value) if isinstance(value, tuple) else value
+    return map_tensors(lambda t: t.detach().cpu(), value)
 
 
 def _join(parts: Sequence[Any]) -> Any:

@@ -6,6 +6,9 @@
 Clark et al. 2020 (ELECTRA), arXiv:2003.10555, after Howard & Ruder 2018 (ULMFiT), arXiv:1801.06146.
 """
 
+from itertools import groupby
+from operator import itemgetter
+
 from torch import nn
 
 from ..callbacks.checkpointing import blocks
@@ -14,7 +17,10 @@ __all__ = ["layer_decay", "split_by_block"]
 
 
 def layer_decay(lr: float, decay: float, n_groups: int) -> list[float]:
-    """`lr` for the last layer group, and `decay` times the next one's for each group before it."""
+    """`lr` for the last layer group, and `decay` times the next one's for each group before it.
+
+    Raises ValueError for a `decay` that is not above 0 and at most 1.
+    """
     if not 0 < decay <= 1:
         raise ValueError(
             f"decay={decay}: what a group's rate is multiplied with for the one before, above 0, at most 1."
@@ -35,15 +41,10 @@ def split_by_block(model: nn.Module) -> list[list[nn.Parameter]]:
             "This model has no blocks to split by: write a splitter that returns a list for each layer group."
         )
     params = list(model.parameters())
-    numbers = [block_of.get(id(p)) for p in params]
-    last = max(index for index, number in enumerate(numbers) if number is not None)
-    groups: list[list[nn.Parameter]] = [[]]
-    current = None
-    for index, (p, number) in enumerate(zip(params, numbers, strict=True)):
-        begins_block = number is not None and number != current
-        begins_end = index == last + 1
-        if begins_block or begins_end:
-            groups.append([])
-            current = number
-        groups[-1].append(p)
-    return [group for group in groups if group]
+    last = max(place for place, p in enumerate(params) if id(p) in block_of)
+    labels, label = [], -1  # of what comes before the blocks
+    for place, p in enumerate(params):
+        label = len(block_of) if place > last else block_of.get(id(p), label)
+        labels.append(label)
+    labelled = groupby(zip(labels, params, strict=True), key=itemgetter(0))
+    return [[p for _, p in group] for _, group in labelled]

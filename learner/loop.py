@@ -170,11 +170,14 @@ class Loop(Stages):
         """Whether the loop goes backward and steps, and not the model by itself."""
         return self.system is None or self.system.automatic
 
-    def run_backward(self, loss: Tensor) -> None:
-        """The backward pass of `loss`, announced."""
+    def run_backward(self, loss: Tensor, retain_graph: bool = False) -> None:
+        """The backward pass of `loss`, announced. (A `backward` of one's own does not see `retain_graph`.)"""
         self.loss = loss
-        self._run("backward", self.backward)
+        self._run("backward", self._backward_retaining if retain_graph else self.backward)
         self.loss = loss  # callbacks may have scaled it for the backward pass
+
+    def _backward_retaining(self) -> None:
+        self.loss.backward(retain_graph=True)
 
     def run_step(self) -> bool:
         """A step of the optimizer, announced; whether it was taken."""

@@ -32,7 +32,7 @@ class SavePreds(Callback):
         self.n, self.items = 0, []
         self.shape: tuple[int, ...] | None = None  # of one item's prediction
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.as_they_came.write_bytes(b"")
+        self.as_they_came.unlink(missing_ok=True)
 
     def after_batch(self, learn: Any) -> None:
         preds = self.act(learn.pred.detach().cpu() if isinstance(learn.pred, Tensor) else learn.pred)

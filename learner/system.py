@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..callbacks.core import Callback
@@ -121,8 +122,14 @@ class System(Callback):
             rank_zero_only: bool = False) -> None:  # fmt: skip
         """Note `value`, a number or a torchmetrics object: its mean over the pass becomes a column of the history.
 
-        Means are by sample, of the batch or of `batch_size`. The other arguments are there because Lightning has them.
+        Means are by sample, of the batch or of `batch_size`. The other arguments are there because Lightning has them:
+        they say where and when it would show a value. Raises ValueError for another `reduce_fx` than the mean.
         """
+        if reduce_fx not in ("mean", torch.mean):
+            raise ValueError(
+                f"self.log({name!r}, reduce_fx={reduce_fx!r}): what is logged is averaged. For another summary log a "
+                "torchmetrics object, such as SumMetric()."
+            )
         if hasattr(value, "compute"):
             self.logged[name] = value
             return
@@ -138,7 +145,7 @@ class System(Callback):
                  rank_zero_only: bool = False) -> None:  # fmt: skip
         """`log` each item of a mapping."""
         for name, value in dictionary.items():
-            self.log(name, value, batch_size=batch_size)
+            self.log(name, value, reduce_fx=reduce_fx, batch_size=batch_size)
 
     def optimizers(self, use_pl_optimizer: bool = True) -> Any:
         """The optimizer, or a list of several, to be stepped by hand; their steps are announced to the callbacks."""
@@ -150,9 +157,9 @@ class System(Callback):
         found = [cb.scheduler for cb in self.schedulers]
         return found[0] if len(found) == 1 else found or None
 
-    def manual_backward(self, loss: Tensor) -> None:
-        """The backward pass of `loss`, announced to the callbacks."""
-        self.learn.run_backward(loss)
+    def manual_backward(self, loss: Tensor, retain_graph: bool = False) -> None:
+        """The backward pass of `loss`, announced to the callbacks; `retain_graph` for a second one through the same."""
+        self.learn.run_backward(loss, retain_graph)
 
     # ---- what it logged
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 from warmstart.callbacks import Callback, CancelFit
-from warmstart.callbacks.hooks import Hook, HookCallback, Hooks, hook_output, hook_outputs, tensors_in
+from warmstart.callbacks.hooks import Hook, HookCallback, Hooks, hook_output, hook_outputs
+from warmstart.callbacks.nested import tensors_in
 
 
 @pytest.fixture

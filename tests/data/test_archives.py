@@ -16,8 +16,8 @@ def member(name, kind=tarfile.REGTYPE, link="", content=b"x"):
     return info, content
 
 
-def tar_of(path, *members):
-    with tarfile.open(path, "w:gz") as file:
+def tar_of(path, *members, mode="w:gz"):
+    with tarfile.open(path, mode) as file:
         for info, content in members:
             file.addfile(info, io.BytesIO(content) if info.isreg() else None)
     return path
@@ -79,9 +79,12 @@ def test_a_zip_stays_inside_too(tmp_path, name):
         extract(tmp_path / "bad.zip", tmp_path / "target", 1000)
 
 
-def test_archives_with_bytes_changed_anywhere_give_an_error_or_what_was_in_them(tmp_path):
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz", "w"])
+def test_archives_with_bytes_changed_anywhere_give_an_error_or_what_was_in_them(tmp_path, mode):
     rand = random.Random(0)
-    whole = tar_of(tmp_path / "whole.tgz", member("top/a", content=bytes(range(256)) * 8), member("top/b")).read_bytes()
+    whole = tar_of(
+        tmp_path / "whole.tgz", member("top/a", content=bytes(range(256)) * 8), member("top/b"), mode=mode
+    ).read_bytes()
     changed = tmp_path / "inner" / "changed.tgz"
     changed.parent.mkdir()
     for number in range(150):

@@ -51,6 +51,12 @@ def test_an_interrupted_pass_leaves_the_old_file_and_nothing_else(learn, tmp_pat
     assert [file.name for file in tmp_path.iterdir()] == ["preds.npy"]
 
 
+def test_a_loader_without_batches_leaves_no_file(learn, tmp_path):
+    with pytest.raises(ValueError, match="nothing to predict"):
+        learn.get_preds(dl=[], save_preds=tmp_path / "preds.npy")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_cannot_be_written_is_refused(learn, tmp_path):
     with pytest.raises(ValueError, match="decode them from the file"):
         learn.get_preds(with_decoded=True, save_preds=tmp_path / "preds.npy")

@@ -366,6 +366,34 @@ def test_anything_else_than_an_optimizer_is_refused_by_what_is_usual():
     assert isinstance(configured_optimizers(([opt], [StepLR(opt, 1)]))[1][0], TorchScheduler)
 
 
+def test_a_graph_can_be_kept_for_a_second_backward_pass():
+    class Twice(Adversarial):
+        def training_step(self, batch, batch_idx):
+            loss = self.critic(batch[0]).square().mean()
+            _, opt = self.optimizers()
+            opt.zero_grad()
+            self.manual_backward(loss, retain_graph=True)
+            self.manual_backward(loss)
+            grads.append(self.critic.weight.grad.clone())
+
+    grads = []
+    learn = make_learn(Twice(), valid=False)
+    learn.fit(1)
+    x, _ = next(iter(loader()))
+    model = Adversarial()
+    (once,) = torch.autograd.grad(model.critic(x).square().mean(), model.critic.weight)
+    torch.testing.assert_close(grads[0], 2 * once)
+
+
+def test_what_is_logged_is_averaged_and_nothing_else():
+    class Sums(Classifier):
+        def training_step(self, batch, batch_idx):
+            self.log("n", 1.0, reduce_fx="sum")
+
+    with pytest.raises(ValueError, match=r"reduce_fx='sum'\): what is logged is averaged"):
+        make_learn(Sums()).fit(1)
+
+
 # ---- Lightning's own modules
 
 
