@@ -6,8 +6,8 @@
     learn.fit(1, cbs=PrintLoss())
 
 A callback may read and change `learn.model, data, dl, opt, xb, yb, pred, loss`, read `learn.epoch, n_epoch, iter,
-n_iter, train_iter, pct_train, training`, and end a stage by raising its `Cancel…` exception. The learner resolves once,
-when a fit begins, which callbacks hear which event.
+n_iter, train_iter, n_steps, pct_train, training`, and end a stage by raising its `Cancel…` exception. The learner
+resolves once, when a fit begins, which callbacks hear which event.
 """
 
 import difflib

@@ -88,7 +88,8 @@ class SAM(Callback):
     """Step by the gradients at the worst place within `rho`, for flat minima (Foret et al. 2021, arXiv:2010.01412).
 
     Twice the work: each batch's gradient g leads up to w + rho·g/‖g‖, where the gradient for the step is taken. With
-    `GradientAccumulation` each batch climbs by itself. BatchNorm's statistics are those of the first pass alone.
+    `GradientAccumulation` each batch climbs by itself. BatchNorm's statistics are those of the first pass alone. In
+    float16 gradients too small for it are lost to the way up, which goes by unscaled ones: take bfloat16.
     """
 
     order = -60  # before the loss is scaled, which the second one will be instead

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from .evaluating import evaluating
 from .run_logger import LogPreds, RunLogger
 
 __all__ = ["TensorBoardLogger"]
@@ -63,16 +64,12 @@ class TensorBoardLogger(RunLogger):
 
     def _log_graph(self, learn: Any) -> None:
         """Trace the model as it is in evaluation, so that neither statistics nor random numbers change."""
-        was_training = {module: module.training for module in learn.model.modules()}
         try:
-            with torch.no_grad(), warnings.catch_warnings():
+            with evaluating(learn.model), torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # of torch, about its own tracing
-                self.writer.add_graph(learn.model.eval(), learn.xb)
+                self.writer.add_graph(learn.model, learn.xb)
         except Exception as error:
             warnings.warn(f"The model cannot be traced, so TensorBoard gets no graph: {error}", stacklevel=2)
-        finally:
-            for module, training in was_training.items():
-                module.training = training
 
 
 def _summary_writer() -> type:

@@ -8,9 +8,6 @@ update, so that one learning rate suits layers whose gradients differ by orders 
 is 0, as that of new biases is, the ratio is 1. Nothing here waits for the device.
 """
 
-# pyright: reportPrivateImportUsage=false
-# torch's functions over lists of tensors, _foreach_…, are private in name, and used by everybody who writes optimizers
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any

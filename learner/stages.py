@@ -5,12 +5,10 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TypeVar
 
-from torch import nn
-
 from ..callbacks import core
 from ..callbacks.core import Callback, Handler
 
-__all__ = ["Callbacks", "Stages", "as_list", "changed", "evaluating", "failed_handler"]
+__all__ = ["Callbacks", "Stages", "as_list", "changed", "failed_handler"]
 
 S = TypeVar("S", bound="Stages")
 Callbacks = Callback | Iterable[Callback] | None
@@ -126,18 +124,6 @@ def changed(obj: object, name: str, value: object) -> Iterator[None]:
         yield
     finally:
         setattr(obj, name, before)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Inside, a model and all its parts are in evaluation mode; afterwards each is in the mode that it was in."""
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in was_training.items():
-            module.training = training
 
 
 def failed_handler(traceback: TracebackType | None) -> str | None:

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..callbacks.evaluating import evaluating
 from ..callbacks.report import Report
 from ..data.batch import split_batch
-from .stages import evaluating
 
 __all__ = ["summarize"]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ..learner.stages import evaluating
+from ..callbacks.evaluating import evaluating
 
 __all__ = ["dry_run"]
 
