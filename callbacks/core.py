@@ -12,7 +12,8 @@ resolves once, when a fit begins, which callbacks hear which event.
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 __all__ = ["EVENTS", "Callback", "CancelBackward", "CancelBatch", "CancelEpoch", "CancelFit", "CancelStep",
@@ -67,7 +68,10 @@ class Callback:
     """
 
     order: int = 0
+    orders: Mapping[str, int] = MappingProxyType({})  # in single events, where it is another
     real_runs_only: bool = False  # left out where nothing may be kept or decided: in lr_find and a dry run
+    rank0_only: bool = False  # of several processes the first alone has it: for files and what is shown
+    state_names: tuple[str, ...] = ()  # attributes that change in a fit, and that one which resumes goes on with
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -77,6 +81,22 @@ class Callback:
 
     def __repr__(self) -> str:
         return type(self).__name__
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a fit that resumes needs to know: plain values and tensors, by default the attributes `state_names`.
+
+        It is asked for between two steps, in the middle of an epoch or after one.
+        """
+        return {name: getattr(self, name) for name in self.state_names}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`, whose tensors are on the learner's device.
+
+        A fit that resumes calls this before anybody hears `before_fit`, again after that, and once more where it
+        resumes within an epoch, after `before_train`: so what these events set is replaced.
+        """
+        for name in self.state_names:
+            setattr(self, name, state[name])
 
 
 def _check_event(where: str, name: str, method: Callable) -> None:
@@ -94,5 +114,11 @@ def _check_event(where: str, name: str, method: Callable) -> None:
 
 def handlers(cbs: Iterable[Callback]) -> dict[str, tuple[Handler, ...]]:
     """For each event the bound methods that hear it, in order. An event set to None is not heard."""
-    ordered = sorted(cbs, key=lambda cb: cb.order)
-    return {event: tuple(filter(None, (getattr(cb, event, None) for cb in ordered))) for event in EVENTS}
+    cbs = tuple(cbs)
+    usual = sorted(cbs, key=lambda cb: cb.order)
+    special = {event for cb in cbs for event in cb.orders}
+
+    def ordered(event: str) -> list[Callback]:
+        return sorted(cbs, key=lambda cb: cb.orders.get(event, cb.order)) if event in special else usual
+
+    return {event: tuple(filter(None, (getattr(cb, event, None) for cb in ordered(event)))) for event in EVENTS}
