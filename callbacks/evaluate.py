@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .core import Callback
+from .nested import map_tensors
 
 __all__ = ["Evaluate"]
 
@@ -16,6 +16,10 @@ class Evaluate(Callback):
 
     Losses are averaged by sample. Everything accumulates on the device and is read once, at the end. A metric that
     computes a dict gives a result for each of its names. Batches without targets count for nothing.
+
+    Of several processes each has its share of the batches, and all end with the results over all of them: a metric of
+    this library adds up what each has seen, one of torchmetrics does that by itself, and any other is given all
+    predictions and targets in their order, for which they are kept on the CPU.
     """
 
     order = -15
@@ -23,9 +27,10 @@ class Evaluate(Callback):
     def __init__(self, metrics: Mapping[str, Any]):
         self.metrics = metrics
         self.total, self.n = 0.0, 0
+        self.kept: list[tuple] = []  # predictions and targets, for metrics that know nothing of other processes
 
     def before_validate(self, learn: Any) -> None:
-        self.total, self.n = 0.0, 0
+        self.total, self.n, self.kept = 0.0, 0, []
         for metric in self.metrics.values():
             metric.reset()
             if isinstance(metric, nn.Module):  # torchmetrics count on a device of their own
@@ -35,17 +40,38 @@ class Evaluate(Callback):
         if learn.training:
             return
         loss = learn.loss.detach().mean()  # one number already, unless the loss is not reduced
-        loss = loss if loss.dtype == torch.float64 else loss.float()  # in half precision the sum would overflow
+        loss = loss.float() if loss.device.type == "mps" else loss.double()  # a sum that does not depend on the order
         self.total, self.n = self.total + loss * learn.bs, self.n + learn.bs
         for metric in self.metrics.values():
             metric.update(learn.pred, *learn.yb)
+        if learn.ranks.n > 1 and not all(map(_knows_ranks, self.metrics.values())):
+            self.kept.append(map_tensors(Tensor.cpu, (learn.pred, *learn.yb)))
 
     def after_validate(self, learn: Any) -> None:
-        if self.n:
-            learn.results = {"valid_loss": float(self.total) / self.n}
+        shares = learn.ranks.gather((float(self.total), self.n))
+        if n := sum(n for _, n in shares):
+            learn.results = {"valid_loss": sum(total for total, _ in shares) / n}
+            kept = learn.ranks.in_turn(self.kept)
             for name, metric in self.metrics.items():
+                if learn.ranks.n > 1:
+                    _take_in(metric, learn.ranks, kept)
                 learn.results |= _numbers(name, metric.compute())
-        self.n = 0  # a validation that never starts, because it is cancelled first, has no results
+        self.n, self.kept = 0, []  # a validation that never starts, because it is cancelled first, has no results
+
+
+def _knows_ranks(metric: Any) -> bool:
+    """Whether a metric can take in what other processes have seen."""
+    return hasattr(metric, "sync_from") or hasattr(metric, "sync")
+
+
+def _take_in(metric: Any, ranks: Any, batches: list[tuple]) -> None:
+    """Let a metric know what all processes have seen."""
+    if hasattr(metric, "sync_from"):
+        metric.sync_from(ranks.gather)
+    elif not _knows_ranks(metric):  # torchmetrics ask the others when they compute
+        metric.reset()
+        for batch in batches:
+            metric.update(*batch)
 
 
 def _numbers(name: str, value: Any) -> dict[str, float]:

@@ -1,12 +1,12 @@
 """Unpacking archives of strangers: nothing leaves the folder, nothing is half there."""
 
-import lzma
+import errno
 import os
 import shutil
 import tarfile
 import tempfile
+import unicodedata
 import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -16,7 +16,8 @@ __all__ = ["ArchiveError", "extract", "stem"]
 SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz", ".tar", ".zip")
 
 CHUNK = 1 << 20
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError)
+MAX_HEADER = 1 << 20  # bytes of what describes a member of a tar archive, which is read as a whole
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE)  # not the archive's fault
 
 
 class ArchiveError(ValueError):
@@ -37,19 +38,25 @@ def extract(archive: Path, target: Path, max_bytes: int) -> None:
     It is unpacked beside, and renamed when it is whole. Raises `ArchiveError` for a damaged archive, one whose members
     would be outside (absolute paths, `..`, links that lead out), devices, and more than `max_bytes` in all.
     """
+    with archive.open("rb") as file:
+        unpack = _unpack_zip if file.read(2) == b"PK" else _unpack_tar  # a tar archive may well end with a zip archive
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        unpack = _unpack_zip if zipfile.is_zipfile(archive) else _unpack_tar
         try:
             unpack(archive, beside, max_bytes)
-        except DAMAGED as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk's, not the archive's
-            reason = str(error).partition("\n")[0].rstrip(":.")
+        except ArchiveError:
+            raise
+        except Exception as error:  # a damaged archive fails in many ways
+            if isinstance(error, OSError) and error.errno in DISK:
+                raise
+            reason = str(error).partition("\n")[0].rstrip(":.")[:200] or type(error).__name__
             raise ArchiveError(f"{archive} cannot be unpacked: {reason}. Remove it if it is damaged.") from error
         top = list(beside.iterdir())
-        os.replace(top[0] if len(top) == 1 and top[0].is_dir() else beside, target)
+        only_folder = len(top) == 1 and top[0].is_dir() and not top[0].is_symlink()
+        whole = top[0] if only_folder else beside
+        _check_links(whole, archive)
+        os.replace(whole, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -64,24 +71,67 @@ def _unpack_zip(archive: Path, folder: Path, max_bytes: int) -> None:
 def _unpack_tar(archive: Path, folder: Path, max_bytes: int) -> None:
     total, links = 0, set()
     options: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # old Pythons have none
-    with tarfile.open(archive) as file:
+    with tarfile.open(archive, tarinfo=_Member) as file:
         for member in file:
+            _check_sizes(member)
             total += member.size
             _check_size(total, max_bytes, archive)
             _check_names([member.name], archive)
             _check_kind(member, links, archive)
             file.extract(member, folder, **options)
+            if member.islnk():  # of which tarfile makes a copy where it finds that easier
+                total += (folder / member.name).stat().st_size
+        _check_end(file)
         rest: Any = file.fileobj
         while chunk := rest.read(CHUNK):  # to where a compressed file has its checksum
             total += len(chunk)
             _check_size(total, max_bytes + CHUNK, archive)
 
 
+class _Member(tarfile.TarInfo):
+    """A member of a tar archive whose description, such as a long name, cannot fill the memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:
+        if self.type in DESCRIPTIONS and not 0 <= self.size <= MAX_HEADER:
+            raise ValueError(f"a header says that it has {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]  # tarfile's sources offer it for overriding
+
+
+DESCRIPTIONS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
+def _check_sizes(member: tarfile.TarInfo) -> None:
+    """Raise ValueError for sizes that go back, or a sparse file with more in it than its size."""
+    parts: Any = getattr(member, "sparse", None) or []
+    if member.size < 0 or any(min(part) < 0 for part in parts) or sum(size for _, size in parts) > member.size:
+        raise ValueError(f"the size of {_short(member.name)} is not possible")
+
+
+def _check_end(file: tarfile.TarFile) -> None:
+    """Raise EOFError where the archive breaks off, or a header is damaged, which tarfile takes for the end."""
+    stream: Any = file.fileobj
+    stream.seek(file.offset)
+    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise EOFError(f"it breaks off or is damaged after {file.offset:,} bytes")
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 80 else f"{name[:79]}…")
+
+
 def _check_names(names: Iterable[str], archive: Path) -> None:
     for name in names:
         is_absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or name.startswith("\\")
         if is_absolute or ".." in PurePosixPath(name).parts or ".." in PureWindowsPath(name).parts:
-            raise ArchiveError(f"{archive} has a member {name!r}, which would be outside of its folder: not unpacked.")
+            raise ArchiveError(
+                f"{archive} has a member {_short(name)}, which would be outside of its folder: not unpacked."
+            )
 
 
 def _check_kind(member: tarfile.TarInfo, links: set[PurePosixPath], archive: Path) -> None:
@@ -89,21 +139,27 @@ def _check_kind(member: tarfile.TarInfo, links: set[PurePosixPath], archive: Pat
 
     `links` are the symbolic ones so far. Nothing goes through one: what a name says and where it leads would differ.
     """
-    name = PurePosixPath(member.name)
+    name, shown = _folded(member.name), f"{archive} has a member {_short(member.name)}"
     if not (member.isfile() or member.isdir() or member.islnk() or member.issym()):
-        raise ArchiveError(f"{archive} has a member {member.name!r}, which is a device or pipe: not unpacked.")
-    if links.intersection(name.parents):
-        raise ArchiveError(f"{archive} has a member {member.name!r}, whose path goes through a link: not unpacked.")
+        raise ArchiveError(f"{shown}, which is a device or pipe: not unpacked.")
+    if links.intersection([name, *name.parents]):
+        raise ArchiveError(f"{shown}, whose path is or goes through a link: not unpacked.")
     if member.islnk() or member.issym():
-        target = PurePosixPath(member.linkname)
+        target = _folded(member.linkname)
         place = name.parent / target if member.issym() else target
-        if target.is_absolute() or _leads_out(place) or links.intersection([place, *place.parents]):
+        is_outside = target.is_absolute() or "\\" in member.linkname or _leads_out(place)
+        if is_outside or links.intersection([place, *place.parents]):
             raise ArchiveError(
-                f"{archive} has a link {member.name!r} to {member.linkname!r}, which is outside of its folder or goes "
-                "through another link: not unpacked."
+                f"{shown}, a link to {_short(member.linkname)}, which is outside of its folder or goes through another "
+                "link: not unpacked."
             )
     if member.issym():
         links.add(name)
+
+
+def _folded(name: str) -> PurePosixPath:
+    """The path in the form in which two are equal if any file system, such as one that ignores case, has them so."""
+    return PurePosixPath(unicodedata.normalize("NFKC", name).casefold())
 
 
 def _leads_out(path: PurePosixPath) -> bool:
@@ -114,6 +170,18 @@ def _leads_out(path: PurePosixPath) -> bool:
         if depth < 0:
             return True
     return False
+
+
+def _check_links(folder: Path, archive: Path) -> None:
+    """Refuse links that lead out of `folder` now that all is there: a later link may change where an earlier leads."""
+    root = Path(os.path.realpath(folder))
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                raise ArchiveError(
+                    f"{archive} has a link {_short(path.name)} to {_short(os.readlink(path))}, which is outside of its "
+                    "folder: not unpacked."
+                )
 
 
 def _check_size(total: int, max_bytes: int, archive: Path) -> None:

@@ -16,6 +16,7 @@ from .foreign import ForeignDataset
 from .items import as_items
 from .loaders import DeviceLoader, make_loader
 from .randomness import fresh_seed
+from .sharding import Shard
 from .show import show_samples
 from .transforms import Transform, as_transforms, decode_transforms
 
@@ -211,6 +212,15 @@ class DataBunch:
         for dl in other.dls:
             if dl is not None:
                 dl.batch_tfms = as_transforms(batch_tfms)
+        return other
+
+    def sharded(self, rank: int, n: int, seeds: Sequence[int], even: bool = False) -> "DataBunch":
+        """What process `rank` of `n` has of this data, see `Shard`; `seeds` (one per loader) agree on the order."""
+        other = copy.copy(self)
+        other.dls = [
+            None if dl is None else dl.sharded(Shard(rank, n, training=number == 0, even=even), seed)
+            for number, (dl, seed) in enumerate(zip(self.dls, seeds, strict=True))
+        ]
         return other
 
     def to(self, device: torch.device | str) -> "DataBunch":

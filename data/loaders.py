@@ -6,11 +6,11 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import count, islice, repeat
 from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Sampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Sampler
 
 from .batch import to_device
 from .blocks import Block
@@ -18,6 +18,7 @@ from .dataset import Collated, Dataset, Draw, ItemError
 from .foreign import ForeignDataset
 from .items import kind
 from .randomness import Randomness, mix, seeded_generators
+from .sharding import Shard, ShardedSampler, deal
 from .transforms import Transform, apply_transforms
 
 __all__ = ["DeviceLoader", "EpochSampler", "default_workers", "make_loader"]
@@ -41,6 +42,7 @@ class EpochSampler(Sampler[Draw]):
             )
         self.n, self.shuffle, self.seed, self.order = n, shuffle, seed, order
         self.epoch = 0
+        self.begin = 0  # items of the epoch that the next pass leaves out
         self.passes = 0  # begun over this sampler so far
 
     def set_epoch(self, epoch: int) -> None:
@@ -51,7 +53,8 @@ class EpochSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         self.passes += 1
-        return iter(self.draws(self.epoch))
+        begin, self.begin = self.begin, 0
+        return iter(self.draws(self.epoch)[begin:])
 
     def draws(self, epoch: int) -> list[Draw]:
         """The items of that epoch in order."""
@@ -127,11 +130,30 @@ class DeviceLoader:
         self.limit: int | None = None  # batches to give at most; None: all
         self.replay: list | None = None  # batches to give instead, prepared already
         self.items: list[int] | None = None  # the last batch's items as positions in the dataset, where they are known
+        self.shard = Shard()  # what this process has of it
+        self.spare = False  # whether the last batch is there to keep step with other processes, and is not to count
+        self.begin = 0  # batches that the next pass leaves out
 
     def __len__(self) -> int:
         batches: Any = self.dl if self.replay is None else self.replay
         n = len(batches)  # a TypeError of Python's where there is none
-        return n if self.limit is None else min(n, self.limit)
+        if self.replay is None and self._share is None:
+            n = self.shard.count(n)
+        limit = self._own_limit
+        return n if limit is None else min(n, limit)
+
+    @property
+    def _own_limit(self) -> int | None:
+        """How many batches of this process are within the limit, which in evaluation is for all processes."""
+        if self.limit is None or self.replay is not None or self.shard.training:
+            return self.limit
+        return self.shard.count(self.limit)
+
+    @property
+    def _share(self) -> ShardedSampler | None:
+        """The sampler that gives this process its items; None where whole batches are dealt."""
+        sampler = getattr(self.dl, "sampler", None)
+        return sampler if isinstance(sampler, ShardedSampler) else None
 
     def __repr__(self) -> str:
         return f"DeviceLoader({kind(self.dl)} on {self.device}, batch_tfms={self.batch_tfms})"
@@ -164,6 +186,7 @@ class DeviceLoader:
     def sampler(self) -> EpochSampler | None:
         """The order of a loader of ours; None for any other."""
         sampler = getattr(self.dl, "sampler", None)
+        sampler = sampler.sampler if isinstance(sampler, ShardedSampler) else sampler
         return sampler if isinstance(sampler, EpochSampler) else None
 
     def with_bs(self, bs: int) -> "DeviceLoader":
@@ -174,10 +197,28 @@ class DeviceLoader:
         other, dl = copy.copy(self), self.dl
         if not isinstance(dl, DataLoader) or dl.batch_size is None:
             raise TypeError(f"Only a DataLoader with a batch_size can have another: {kind(dl)} has its own batches.")
-        sampler = None if isinstance(dl.dataset, IterableDataset) else dl.sampler
-        other.dl = _Loader(dl.dataset, bs, sampler=sampler, **{name: getattr(dl, name) for name in SETTINGS})
+        share = self._share
+        other.dl = _rebuilt(dl, bs, dl.sampler if share is None else share.with_bs(bs))
         if other.n_batches == 0:
             raise ValueError(f"bs={bs}: there are fewer items, and the loader drops an incomplete batch.")
+        return other
+
+    def sharded(self, shard: Shard, seed: int) -> "DeviceLoader":
+        """A loader of what one of several processes has of this one; `seed` makes them agree on the order.
+
+        Of a `DataLoader` with a batch size and a dataset of known length the items are parted, see `Shard`; of any
+        other loader each process reads all batches and takes every n-th. A loader whose sampler parts the items by
+        itself, as torch's `DistributedSampler` does, stays as it is.
+        """
+        other, dl = copy.copy(self), self.dl
+        if isinstance(getattr(dl, "sampler", None), DistributedSampler):
+            return other
+        other.shard = shard
+        for part in (self.sampler, getattr(dl, "dataset", None)):
+            if hasattr(part, "seed"):
+                part.seed = seed  # type: ignore[union-attr]
+        if isinstance(dl, DataLoader) and dl.batch_size and not isinstance(dl.dataset, IterableDataset):
+            other.dl = _rebuilt(dl, dl.batch_size, ShardedSampler(dl.sampler, dl.batch_size, dl.drop_last, shard, seed))
         return other
 
     def set_epoch(self, epoch: int) -> None:
@@ -191,11 +232,12 @@ class DeviceLoader:
             self.items = None
             yield from islice(self.replay, self.limit)
             return
-        batches = islice(self.dl, self.limit)
+        limit = self._own_limit
+        batches = islice(self._batches(), None if limit is None else max(0, limit - self.begin))
         mine = self._passes()
         while True:
             try:
-                batch = next(batches)
+                batch, self.spare = next(batches)
             except StopIteration:
                 break
             except ItemError as error:
@@ -208,6 +250,17 @@ class DeviceLoader:
                 )
         if self.training and self.sampler is not None:
             self.sampler.set_epoch(self.sampler.epoch + 1)
+
+    def _batches(self) -> Iterator[tuple[Any, bool]]:
+        """This process's batches as the loader below gives them, each with whether it is a spare one."""
+        begin, self.begin = self.begin, 0
+        if (share := self._share) is not None:
+            share.begin = begin * share.bs * self.shard.n
+            return zip(self.dl, (number >= share.n_own for number in count()), strict=False)
+        if self.sampler is not None:
+            self.sampler.begin = begin * (self.bs or 1)
+            return zip(self.dl, repeat(False))
+        return islice(deal(self.dl, self.shard), begin, None)
 
     def _passes(self) -> int:
         """Passes begun so far, where they share their workers, as torch's persistent ones do."""
@@ -242,6 +295,12 @@ class DeviceLoader:
     def _batch_seed(self) -> int:
         """The dataset's seed, but apart from the numbers of the item stage; 0 for items that came without a loader."""
         return mix(self.seed or 0, 1)
+
+
+def _rebuilt(dl: DataLoader, bs: int, sampler: Any) -> DataLoader:
+    """A `DataLoader` as this one is, with another batch size and sampler, and workers of its own."""
+    settings = {name: getattr(dl, name) for name in SETTINGS}
+    return _Loader(dl.dataset, bs, sampler=None if isinstance(dl.dataset, IterableDataset) else sampler, **settings)
 
 
 def _check_loader(dl: Any) -> None:

@@ -1,5 +1,6 @@
 """The Learner, and the losses, metrics and optimizers it works with."""
 
+from .distributed import launch, rank0_first
 from .export import load_learner
 from .inference import Prediction
 from .interpretation import ClassificationInterpretation, Interpretation
@@ -78,11 +79,13 @@ __all__ = [
     "error_rate",
     "exp_rmspe",
     "foreground_acc",
+    "launch",
     "layer_decay",
     "load_learner",
     "mae",
     "mse",
     "ranger",
+    "rank0_first",
     "rmse",
     "set_seed",
     "sklearn_metric",

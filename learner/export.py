@@ -49,7 +49,8 @@ def export_learner(learn: Any, path: Path) -> Path:
     }
     state = learn.model.state_dict()
     weights = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
-    return save_file({KEY: json.dumps(description), "weights": weights}, path)
+    content = {KEY: json.dumps(description), "weights": weights}
+    return learn.ranks.from_first(lambda: save_file(content, path))
 
 
 def _describe(what: str, obj: Any, own: dict[str, Any]) -> Any:

@@ -51,7 +51,8 @@ def get_preds(learn: Any, split: str = "valid", dl: Any = None, with_input: bool
     as_model = changed(learn, "system", None)
     with learn.without_cbs(learn.evaluate), learn.added_cbs([gather, saver] if saver else gather), reduction, as_model:
         learn.run_validation(dl)
-    saved = saver.finish() if saver and gather.targs else None
+    gather.collect(learn.ranks)
+    saved = saver.finish(learn.ranks) if saver and gather.targs else None
     if not gather.targs:
         raise ValueError("There is nothing to predict: the loader gave no batch.")
     if with_loss and not gather.losses:
@@ -63,8 +64,8 @@ def get_preds(learn: Any, split: str = "valid", dl: Any = None, with_input: bool
     columns += [None if saver else act(raw), _join(gather.targs)]
     columns += [map_tensors(_decodes(learn), raw)] if with_decoded else []
     columns += [_join(gather.losses)] if with_loss else []
-    if reorder and gather.items:
-        order = torch.tensor(gather.items).argsort()
+    if reorder and (items := [item for batch in gather.items for item in batch]):
+        order = torch.tensor(items).argsort()
         columns = [_reordered(column, order) for column in columns]
     if saver:
         columns[int(with_input)] = saved
@@ -89,13 +90,18 @@ class GatherPreds(Callback):
         self.with_input, self.with_loss, self.with_preds = with_input, with_loss, with_preds
 
     def before_validate(self, learn: Any) -> None:
-        self.inputs, self.preds, self.targs, self.losses, self.items = [], [], [], [], []
+        self.inputs, self.preds, self.targs, self.losses, self.items = [], [], [], [], []  # by batch
+
+    def collect(self, ranks: Any) -> None:
+        """Add what other processes have."""
+        for name in ("inputs", "preds", "targs", "losses", "items"):
+            setattr(self, name, ranks.in_turn(getattr(self, name)))
 
     def after_batch(self, learn: Any) -> None:
         if self.with_preds:
             self.preds.append(_to_cpu(learn.pred))
         self.targs.append(_to_cpu(_single(learn.yb)))
-        self.items += getattr(learn.dl, "items", None) or []
+        self.items.append(getattr(learn.dl, "items", None) or [])
         if self.with_input:
             self.inputs.append(_to_cpu(_single(learn.xb)))
         if self.with_loss and learn.yb:

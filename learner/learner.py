@@ -19,7 +19,7 @@ from ..callbacks.recorder import Recorder
 from ..callbacks.report import Report
 from ..data.bunch import DataBunch
 from ..data.portable import Portable
-from . import inference, weights
+from . import distributed, inference, weights
 from .arguments import check_arguments, check_data, default_loss
 from .export import export_learner
 from .loop import as_loader
@@ -83,7 +83,7 @@ class Learner(Trainer):
     def data(self, data: DataBunch) -> None:
         check_data(data)
         prepare = getattr(self.model_spec, "prepare", None)
-        self._data = prepare(data) if prepare else data
+        self._data = distributed.own_part(prepare(data) if prepare else data, self.ranks, self.keeps_step)
 
     # ---- evaluating and predicting
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from ..data.batch import batch_size, split_batch
 from ..data.bunch import DataBunch
 from ..data.loaders import DeviceLoader
+from ..data.sharding import Shard
 from .stages import Stages, failed_handler
 
 __all__ = ["Loop", "as_loader"]
@@ -44,6 +45,9 @@ class Loop(Stages):
     pred: Any = None
     loss: Any = None
     precision: Callable[[], AbstractContextManager] = nullcontext  # what forward pass and loss run in
+    run_through: Callable | None = None  # what a training step's forward pass is called by, such as DDP
+    bs_elsewhere = 0  # samples of the batch that other processes have
+    keeps_step = False  # whether they have to have as many batches as each other in evaluation, too
     system: Any = None  # takes the place of forward pass and loss, for a model with a training step of its own
 
     def __init__(self, data: DataBunch, model: nn.Module, loss_func: Any):
@@ -58,6 +62,11 @@ class Loop(Stages):
         first = self.xb[0] if isinstance(self.xb, tuple) and self.xb else None
         return first.shape[0] if isinstance(first, Tensor) and first.ndim else batch_size(self.xb)
 
+    @property
+    def n_samples(self) -> int:
+        """The number of samples in the batch of a training step, over all processes."""
+        return self.bs + self.bs_elsewhere
+
     def run_fit(self, n_epoch: int) -> None:
         """Train for `n_epoch` epochs with the optimizer as it is."""
         if self.fitting:
@@ -67,7 +76,8 @@ class Loop(Stages):
             self._resolve_handlers()
             self._begin(self.data.train_dl, training=True)
             self.zero_grad()  # an interrupted fit may have left gradients
-            self._run("fit", self._fit)
+            with self.ranks.watched():
+                self._run("fit", self._fit)
         except Exception as error:
             _add_hints(error)
             raise
@@ -79,7 +89,7 @@ class Loop(Stages):
     def run_validation(self, dl: DeviceLoader) -> dict[str, float]:
         """One pass over `dl` without gradients, announced as a validation; its results. It may interrupt a fit."""
         with self._kept_place():
-            self._begin(dl, training=False)
+            self._begin(self.own_part(dl), training=False)
             self._run("validate", self._all_batches)
             return self.results
 
@@ -90,6 +100,13 @@ class Loop(Stages):
             self.xb, self.yb, self.system = xb, (), None
             self._run("batch", self._batch)
             return self.pred
+
+    def own_part(self, dl: DeviceLoader) -> DeviceLoader:
+        """What this process has of a loader that is read for evaluation."""
+        if self.ranks.n == 1 or dl.shard.n > 1:
+            return dl
+        seed = self.ranks.gather(dl.seed or 0)[0]
+        return dl.sharded(Shard(self.ranks.rank, self.ranks.n, even=self.keeps_step), seed)
 
     def run_forward(self, dl: DeviceLoader) -> None:
         """The forward pass alone over `dl`, without gradients, in silence: for layers that gather statistics there."""
@@ -143,6 +160,9 @@ class Loop(Stages):
             for number, batch in enumerate(self.dl):
                 self.iter, self.batch = number, batch
                 self.xb, self.yb = split_batch(batch, n_inp)
+                if not self.training and self.dl.spare:
+                    self.forward()  # in step with other processes, and unheard
+                    continue
                 self._run("batch", self._batch)
                 if self.training:
                     self.train_iter += 1
@@ -150,7 +170,7 @@ class Loop(Stages):
 
     def _batch(self) -> None:
         with self.precision():
-            self.pred = self.forward()
+            self.pred = self.run_through(self.forward) if self.training and self.run_through else self.forward()
             for handler in self._heard["after_pred"]:
                 handler(self)
             if not self.yb and not self.training and self.system is None:

@@ -129,6 +129,13 @@ class StatefulMetric(ABC):
         batch = self.measure(pred, targ)
         self.state = batch if self.state is None else self.state + batch
 
+    def sync_from(self, gather: Callable[[Any], list]) -> None:
+        """Add what other processes have seen: `gather(state)` gives the states of all."""
+        states = [state for state in gather(self.state) if state is not None]
+        self.state = states[0] if states else None
+        for state in states[1:]:
+            self.state = self.state + state
+
     def compute(self) -> Tensor:
         """The value over all batches since `reset`, a scalar tensor."""
         return torch.tensor(torch.nan) if self.state is None else self.score(self.state)

@@ -25,12 +25,12 @@ class SavePreds(Callback):
 
     def __init__(self, file: Path, act: Callable[[Any], Any]):
         self.file, self.act = file.with_suffix(".npy"), act
-        self.as_they_came = self.file.with_name(f".{self.file.name}.raw.part")
-        self.items: list[int] = []
-
-    def before_validate(self, learn: Any) -> None:
         self.n, self.items = 0, []
         self.shape: tuple[int, ...] | None = None  # of one item's prediction
+        self.dtype: Any = None
+
+    def before_validate(self, learn: Any) -> None:
+        self.as_they_came = self.file.with_name(f".{self.file.name}.raw.{learn.ranks.rank}.part")
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.as_they_came.unlink(missing_ok=True)
 
@@ -49,15 +49,27 @@ class SavePreds(Callback):
     def after_cancel_validate(self, learn: Any) -> None:
         self.as_they_came.unlink(missing_ok=True)
 
-    def finish(self) -> Tensor:
-        """All predictions, read from the file where they are used."""
-        raw = np.memmap(self.as_they_came, self.dtype, "r", shape=(self.n, *(self.shape or ())))
-        order = np.argsort(self.items) if self.items else np.arange(self.n)
+    def finish(self, ranks: Any) -> Tensor:
+        """All predictions, read from the file where they are used; of several processes the first puts it together."""
+        parts = [part for part in ranks.gather((self.as_they_came, self.n, self.items)) if part[1]]
+        ranks.from_first(lambda: self._put_together(parts))
+        return torch.from_numpy(np.load(self.file, mmap_mode="c"))
+
+    def _put_together(self, parts: list[tuple[Path, int, list[int]]]) -> None:
+        items = [item for _, _, items in parts for item in items]
+        if len(parts) > 1 and not items:
+            raise ValueError("save_preds needs to know the order of items: use a DataBlock, or DataBunch.from_dsets.")
+        n = sum(n for _, n, _ in parts)
+        places = np.argsort(np.argsort(items)) if items else np.arange(n)
         unfinished = self.file.with_name(f".{self.file.name}.part")
-        ordered = np.lib.format.open_memmap(unfinished, "w+", self.dtype, raw.shape)
-        for start in range(0, self.n, self.CHUNK):
-            ordered[start : start + self.CHUNK] = raw[order[start : start + self.CHUNK]]
+        ordered = np.lib.format.open_memmap(unfinished, "w+", self.dtype, (n, *(self.shape or ())))
+        for file, n_part, _ in parts:
+            raw = np.memmap(file, self.dtype, "r", shape=(n_part, *(self.shape or ())))
+            for start in range(0, n_part, self.CHUNK):
+                rows = slice(start, min(start + self.CHUNK, n_part))
+                ordered[places[rows]] = raw[rows]
+            places = places[n_part:]
         ordered.flush()
         unfinished.replace(self.file)
-        self.as_they_came.unlink()
-        return torch.from_numpy(np.load(self.file, mmap_mode="c"))
+        for file, _, _ in parts:
+            file.unlink()

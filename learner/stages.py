@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from ..callbacks import core
 from ..callbacks.core import Callback, Handler
+from .ranks import Ranks
 
 __all__ = ["Callbacks", "Stages", "as_list", "changed", "failed_handler"]
 
@@ -25,6 +26,8 @@ CANCEL = {
 
 class Stages:
     """Holds callbacks and runs stages: event, work, event, with a way out for whoever cancels."""
+
+    ranks = Ranks()  # the processes that train together
 
     def __init__(self):
         self.cbs: list[Callback] = []
@@ -74,7 +77,7 @@ class Stages:
 
     def _resolve_handlers(self) -> None:
         """Find out once who hears what, so that an event that nobody hears costs nothing."""
-        heard = self._heard = core.handlers(self.cbs)
+        heard = self._heard = core.handlers(cb for cb in self.cbs if self.ranks.rank == 0 or not cb.rank0_only)
         self._stages = {
             stage: (heard[f"before_{stage}"], heard[f"after_{stage}"], heard[f"after_cancel_{stage}"], cancel)
             for stage, cancel in CANCEL.items()

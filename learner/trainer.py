@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from ..callbacks.distributed import DistributedTraining
 from ..callbacks.evaluate import Evaluate
 from ..callbacks.gradients import GradientAccumulation
 from ..callbacks.hyper import has_momentum, set_hyper
@@ -19,11 +20,12 @@ from ..callbacks.precision import ChannelsLast, MixedPrecision
 from ..callbacks.progress import ProgressBar
 from ..callbacks.recorder import Recorder
 from ..callbacks.schedule import ParamScheduler, Schedule, combined_cos, flat_cos, sgdr
-from . import weights
+from . import distributed, weights
 from .loop import Loop
 from .metrics import as_metric, metric_name
 from .optim import batchnorm_params, create_optimizer, layer_groups, no_decay_params, per_group
 from .random_state import kept_random_state
+from .ranks import join
 from .stages import Callbacks, as_list, changed
 
 __all__ = ["Rate", "Trainer"]
@@ -247,6 +249,35 @@ class Trainer(Loop):
         self.model.compile(mode=mode, dynamic=dynamic, fullgraph=fullgraph, backend=backend)
         return self
 
+    # ---- several processes
+
+    def to_distributed(self: T, sync_bn: bool = False, find_unused_parameters: bool = False,
+                       timeout: float | None = None) -> T:  # fmt: skip
+        """Train with all processes that were started together, each on its share of every batch; returns the learner.
+
+        The same script runs by `python`, where this changes nothing, by `torchrun` on one machine or several, under
+        SLURM's `srun`, in Ray Train and in `launch`. `bs` is that of a process, so a step sees `bs` times their number.
+        Every rank gets the same losses, metrics and predictions, over all of the data; files and what is shown are rank
+        0's alone. `sync_bn` lets BatchNorm use statistics over all processes (on GPUs). `find_unused_parameters` and
+        what else happens: see `DistributedTraining`. After `timeout` seconds (30 minutes) a process that others wait
+        for is taken for lost.
+
+        Raises ValueError where the processes have different data: give seeds, or call `set_seed` first.
+        """
+        self._join(timeout)
+        if self.ranks.n > 1:
+            if sync_bn:
+                self.model = distributed.with_synced_batchnorm(self.model, self.data.device)
+            self.add_cb(DistributedTraining(find_unused_parameters))
+        return self
+
+    def _join(self, timeout: float | None) -> None:
+        if any(isinstance(cb, DistributedTraining) for cb in self.cbs):
+            raise ValueError("This learner is distributed already.")
+        self.ranks = join(timeout)
+        if self.ranks.n > 1:
+            self.data = self.data  # its part of it
+
     # ---- trying out
 
     def lr_find(self, start_lr: float = 1e-7, end_lr: float = 10, num_it: int = 100, stop_div: bool = True,
@@ -264,7 +295,7 @@ class Trainer(Loop):
             self.fit(math.ceil(num_it / steps), start_lr, cbs=finder)
         suggestions = finder.suggest(suggest_funcs)
         self.recorder.lr_finder = finder
-        if show_plot:
+        if show_plot and self.ranks.rank == 0:
             finder.plot()
         return namedtuple("SuggestedLRs", suggestions, rename=True)(*suggestions.values())  # type: ignore[misc]
 

@@ -25,12 +25,12 @@ def save(learn: Any, path: Path, with_opt: bool) -> Path:
             "opt_name": type(learn.opt).__name__,
             "epochs_begun": learn.epochs_begun,
         }
-    return save_file(content, path)
+    return learn.ranks.from_first(lambda: save_file(content, path))
 
 
 def load(learn: Any, path: Path, with_opt: bool) -> Any:
     """Read a file of `save`, or a plain state dict, into the learner's model and optimizer."""
-    content = load_file(path)
+    content = learn.ranks.from_first(lambda: load_file(path))
     if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
         content = {"kind": KIND, "model": content, "opt": None}
     if not isinstance(content, Mapping) or content.get("kind") != KIND:

@@ -1,0 +1,97 @@
+"""One loader for several processes: which batches each of them gets."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from torch.utils.data import Sampler
+
+from .randomness import mix, seeded_generators
+
+__all__ = ["Shard", "ShardedSampler", "deal"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The part of process `rank` in a loader that `n` processes share.
+
+    In training each round of batches, one for every process, holds the next `n * bs` items: each process takes its
+    slice, of a last round that is not full as well. In evaluation the batches stay as they are and are dealt in turn,
+    so that each comes out to the bit as in one process. No item is lost or doubled. A process that would have no batch
+    in a round of training – or in evaluation, if that is to be `even` – gets a spare one, which is not to count.
+    """
+
+    rank: int = 0
+    n: int = 1
+    training: bool = False
+    even: bool = False
+
+    def batches(self, order: Sequence[T], bs: int, drop_last: bool) -> Iterator[tuple[Sequence[T], bool]]:
+        """The batches of this process, each with whether it is a spare one."""
+        size = bs * self.n if self.training else bs
+        rounds = [order[start : start + size] for start in range(0, len(order), size)]
+        if drop_last and rounds and len(rounds[-1]) < size:
+            rounds.pop()
+        if not self.training:
+            yield from deal(rounds, self)
+            return
+        for items in rounds:
+            own = items[len(items) * self.rank // self.n : len(items) * (self.rank + 1) // self.n]
+            yield (own, False) if own else (items[:1], True)
+
+    def count(self, n_batches: int) -> int:
+        """How many of so many batches `deal` gives to this process."""
+        own = len(range(self.rank, n_batches, self.n))
+        return -(-n_batches // self.n) if self.training or self.even else own
+
+
+def deal(batches: Iterable[T], shard: Shard) -> Iterator[tuple[T, bool]]:
+    """Every n-th of whole batches, each with whether it is a spare one."""
+    rest = iter(batches)
+    while dealt := list(islice(rest, shard.n)):
+        if shard.rank < len(dealt):
+            yield dealt[shard.rank], False
+        elif shard.training or shard.even:
+            yield dealt[0], True
+
+
+class ShardedSampler(Sampler):
+    """What a process has of the items of another sampler, for a `DataLoader` of batch size `bs`.
+
+    The other sampler is asked for all of its items under the seed of `(seed, epoch)`, so it gives the same order to
+    all processes.
+    """
+
+    def __init__(self, sampler: Any, bs: int, drop_last: bool, shard: Shard, seed: int):
+        self.sampler, self.bs, self.drop_last, self.shard, self.seed = sampler, bs, drop_last, shard, seed
+        self.epoch = 0
+        self.begin = 0  # items of the order, of all processes, that the next pass leaves out
+        self.n_own = 0  # batches of the last pass that were not spare
+
+    def with_bs(self, bs: int) -> "ShardedSampler":
+        """The same for batches of another size."""
+        return ShardedSampler(self.sampler, bs, self.drop_last, self.shard, self.seed)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        own = self.shard.batches(range(len(self.sampler)), self.bs, self.drop_last)
+        return sum(len(items) for items, _ in own)
+
+    def __iter__(self) -> Iterator[Any]:
+        own = list(self.shard.batches(self._order()[self.begin :], self.bs, self.drop_last))
+        self.begin, self.n_own = 0, sum(not spare for _, spare in own)
+        return iter([item for items, _ in own for item in items])
+
+    def _order(self) -> list:
+        seed = mix(self.seed, self.epoch) >> 1
+        if getattr(self.sampler, "generator", None) is not None:  # of its own, in which processes may differ
+            self.sampler.generator.manual_seed(seed)
+        with seeded_generators(seed):
+            return list(self.sampler)
