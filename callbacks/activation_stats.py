@@ -8,6 +8,7 @@ Activations that shrink towards zero, or grow, fall back and grow again, are wha
 those of fast.ai's course, with bins that widen away from zero.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ class ActivationStats(ActivationRecords, HookCallback):
     """
 
     real_runs_only = True
+    state_names = ("layers", "step")
 
     def __init__(self, modules: Modules = None, every: int | None = None, near: float = 0.05):
         ActivationRecords.__init__(self)
@@ -50,6 +52,22 @@ class ActivationStats(ActivationRecords, HookCallback):
         values = next(tensors_in(output), None)
         if values is not None and values.numel():
             self._pending.append((self.names[module], self.step, _summary(values.float(), self.near)))
+
+    def state_dict(self) -> dict[str, Any]:
+        sums = {layer: (torch.tensor(list(rows)), _stacked(rows.values())) for layer, rows in self._read().items()}
+        return {**super().state_dict(), "sums": sums}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._pending = []
+        self._sums = {
+            layer: dict(zip(steps.tolist(), sums.cpu().numpy(), strict=True))
+            for layer, (steps, sums) in state["sums"].items()
+        }
+
+
+def _stacked(rows: Iterable[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(list(rows)))
 
 
 def _summary(values: Tensor, near: float) -> Tensor:

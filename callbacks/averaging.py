@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .core import Callback
@@ -20,13 +21,20 @@ class _Averaging(Callback):
 
     order = 70
     real_runs_only = True
+    state_names = ("averages", "n_averaged", "inside")
+
+    def __init__(self):
+        self.weights: list[Tensor] = []  # of the model
+        self.averages: list[Tensor] = []
+        self.n_averaged = 0
+        self.inside = self.was_inside = False  # whether the model holds the averages, and `averages` its own weights
 
     def before_fit(self, learn: Any) -> None:
         if others := [cb for cb in learn.cbs if isinstance(cb, _Averaging) and cb is not self]:
             raise ValueError(f"{self!r} and {others[0]!r} would both put their averages into the model: choose one.")
         self.weights = [w for w in learn.model.state_dict().values() if w.is_floating_point()]
         self.averages, self.n_averaged = [w.clone() for w in self.weights], 0
-        self.inside = self.was_inside = False  # whether the model holds the averages, and `averages` its own weights
+        self.inside = self.was_inside = False
 
     def before_train(self, learn: Any) -> None:
         self._swap(inside=False)
@@ -70,6 +78,7 @@ class EMA(_Averaging):
     def __init__(self, decay: float = 0.9998):
         if not 0 <= decay < 1:
             raise ValueError(f"decay={decay}: the share that the average keeps in a step, at least 0 and below 1.")
+        super().__init__()
         self.decay = decay
 
     def after_step(self, learn: Any) -> None:
@@ -97,6 +106,7 @@ class SWA(_Averaging):
     def __init__(self, start: float = 0.75, lr: float | None = None):
         if not 0 <= start < 1:
             raise ValueError(f"start={start}: the share of the fit before averaging, at least 0 and below 1.")
+        super().__init__()
         self.start, self.lr = start, lr
 
     def before_batch(self, learn: Any) -> None:

@@ -19,29 +19,36 @@ class BatchSizeSchedule(Callback):
 
     order = -80  # after LimitBatches and OverfitBatches, whose limits the loaders take over
     real_runs_only = True
+    state_names = ("epoch",)
 
     def __init__(self, sizes: Mapping[int, int]):
         if not sizes or not all(_is_whole(epoch, 0) and _is_whole(bs, 1) for epoch, bs in sizes.items()):
             raise ValueError(f"{sizes!r} are no batch sizes by epoch: as in {{0: 16, 2: 64}}, epochs count from 0.")
         self.sizes = dict(sizes)
+        self.data: Any = None
         self.own: Any = None  # the data's loader
         self.to_come: dict[int, Any] = {}  # loaders by the epoch that they begin with
+        self.epoch = 0  # that the loader in use is for
 
     def before_fit(self, learn: Any) -> None:
-        self.own = learn.data.train_dl
+        self.data, self.own = learn.data, learn.data.train_dl
         self.to_come = {epoch: self.own.with_bs(bs) for epoch, bs in self.sizes.items()}
-        self._begin_epoch(learn, 0)
+        self._begin_epoch(0)
 
     def after_epoch(self, learn: Any) -> None:
-        self._begin_epoch(learn, learn.epoch + 1)
+        self._begin_epoch(learn.epoch + 1)
 
-    def _begin_epoch(self, learn: Any, epoch: int) -> None:
-        learn.data.dls[0] = self.to_come.pop(epoch, learn.data.train_dl)
+    def _begin_epoch(self, epoch: int) -> None:
+        self.epoch, self.data.dls[0] = epoch, self.to_come.pop(epoch, self.data.train_dl)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        while self.own is not None and self.epoch < state["epoch"]:
+            self._begin_epoch(self.epoch + 1)
 
     def after_fit(self, learn: Any) -> None:
         if self.own is not None:
-            learn.data.dls[0] = self.own
-        self.own, self.to_come = None, {}
+            self.data.dls[0] = self.own
+        self.data, self.own, self.to_come = None, None, {}
 
     after_cancel_fit = after_fit
 

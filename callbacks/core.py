@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from .plain import plain
+
 __all__ = ["EVENTS", "Callback", "CancelBackward", "CancelBatch", "CancelEpoch", "CancelFit", "CancelStep",
            "CancelTrain", "CancelValidate", "Handler", "handlers"]  # fmt: skip
 
@@ -85,9 +87,9 @@ class Callback:
     def state_dict(self) -> dict[str, Any]:
         """What a fit that resumes needs to know: plain values and tensors, by default the attributes `state_names`.
 
-        It is asked for between two steps, in the middle of an epoch or after one.
+        It is asked for between two steps, in the middle of an epoch or after one. Raises TypeError for another value.
         """
-        return {name: getattr(self, name) for name in self.state_names}
+        return {name: plain(getattr(self, name), f"{type(self).__name__}.{name}") for name in self.state_names}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`, whose tensors are on the learner's device.
@@ -96,7 +98,7 @@ class Callback:
         resumes within an epoch, after `before_train`: so what these events set is replaced.
         """
         for name in self.state_names:
-            setattr(self, name, state[name])
+            setattr(self, name, plain(state[name], name))  # lists of its own, which may grow before the next time
 
 
 def _check_event(where: str, name: str, method: Callable) -> None:

@@ -1,6 +1,7 @@
 """The history of a run in plain files, for pandas or a spreadsheet."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ class CSVLogger(Callback):
     every training step, at each epoch's end, and `history.json` with the hyper-parameters of each fit.
 
     All fits of a learner with this callback go into the same files. Another callback or learner begins them anew, or
-    with `append` goes on with what they hold: then ValueError where the columns are others.
+    with `append` goes on with what they hold: then ValueError where the columns are others. A fit that resumes goes on
+    where it was, in place of what has been written after that.
     """
 
     order = 85  # as other loggers
-    real_runs_only = True
+    real_runs_only = rank0_only = True
+    state_names = ("rows", "fits", "n_steps", "steps_end")
 
     def __init__(self, fname: str | Path = "history.csv", append: bool = False, with_steps: bool = True):
         self.fname, self.append, self.with_steps = fname, append, with_steps
@@ -33,20 +36,28 @@ class CSVLogger(Callback):
         self.rows: list[dict[str, Any]] = []
         self.fits: list[dict[str, Any]] = []
         self.n_steps = 0  # of the recorder that have been written
+        self.steps_end = 0  # bytes of the file of steps: what is behind them is to be written again
+        self.resumes = False
 
     def before_fit(self, learn: Any) -> None:
-        if learn.recorder is not self.recorder:
-            self._begin(learn)
-        self.recorder, self.n_steps = learn.recorder, len(learn.recorder.lrs)
-        self.fits.append(run_params(learn))
-        if self.with_steps:
-            _write_whole(json.dumps(self.fits, indent=1, default=str), self.params_file)
-
-    def _begin(self, learn: Any) -> None:
-        self.rows, self.fits = [], []
         self.file = learn.path / self.fname
         self.steps_file, self.params_file = self.file.with_suffix(".steps.csv"), self.file.with_suffix(".json")
         self.file.parent.mkdir(parents=True, exist_ok=True)
+        if not self.resumes:
+            if learn.recorder is not self.recorder:
+                self._begin(learn)
+            self.n_steps = len(learn.recorder.lrs)
+            self.fits.append(run_params(learn))
+        self.recorder = learn.recorder
+        if self.with_steps:
+            _write_whole(json.dumps(self.fits, indent=1, default=str), self.params_file)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.resumes = True
+
+    def _begin(self, learn: Any) -> None:
+        self.rows, self.fits, self.steps_end = [], [], 0
         if self.append and self.file.exists():
             self._go_on(result_names(learn))
         else:
@@ -64,6 +75,7 @@ class CSVLogger(Callback):
             )
         self.rows = found.to_dict("records")
         self.fits = json.loads(self.params_file.read_text("utf-8")) if self.params_file.exists() else []
+        self.steps_end = self.steps_file.stat().st_size if self.steps_file.exists() else 0
 
     def after_epoch(self, learn: Any) -> None:
         lrs = learn.recorder.lrs
@@ -71,16 +83,24 @@ class CSVLogger(Callback):
         _write_whole(_as_csv(self.rows), self.file)
         self._write_steps(learn)
 
+    def after_fit(self, learn: Any) -> None:
+        if self.resumes:  # perhaps to be told at once that the fit had been done before
+            self.resumes, self.recorder = False, learn.recorder
+
     def after_cancel_fit(self, learn: Any) -> None:
         if learn.recorder is self.recorder:  # or the fit was cancelled before we heard of it
             self._write_steps(learn)
+        self.after_fit(learn)
 
     def _write_steps(self, learn: Any) -> None:
         rows = step_rows(learn.recorder, self.n_steps) if self.with_steps else []
         if rows:
-            with self.steps_file.open("a", encoding="utf-8") as file:
-                file.write(_as_csv(rows, header=file.tell() == 0))
-            self.n_steps += len(rows)
+            with self.steps_file.open("ab") as file:
+                end = min(self.steps_end, file.tell())
+                file.truncate(end)
+                file.seek(end)
+                file.write(_as_csv(rows, header=end == 0).encode())
+                self.n_steps, self.steps_end = self.n_steps + len(rows), file.tell()
 
 
 def _as_csv(rows: list[dict[str, Any]], header: bool = True) -> str:

@@ -26,6 +26,7 @@ class DistributedTraining(Callback):
     """
 
     order = -45  # a step is known to come, and the scaler has not looked at the gradients
+    orders = {"before_validate": 75}  # when averages are in the model
 
     def __init__(self, find_unused_parameters: bool = False):
         self.find_unused_parameters = find_unused_parameters
@@ -70,11 +71,14 @@ class DistributedTraining(Callback):
             learn.loss = learn.loss * self.share
 
     def before_step(self, learn: Any) -> None:
-        if not self.synced:
-            for group in learn.opt.param_groups:
-                for p in group["params"]:
-                    if p.grad is not None:
-                        learn.ranks.sum_tensor(p.grad.div_(learn.ranks.n))
+        if self.synced:
+            return
+        params = [p for group in learn.opt.param_groups for p in group["params"]]
+        if self.find_unused_parameters:  # a gradient of this rank's may be None where another rank has one
+            used = torch.tensor([p.grad is not None for p in params], dtype=torch.uint8, device=params[0].device)
+            for p, n in zip(params, learn.ranks.sum_tensor(used).tolist(), strict=True):
+                p.grad = torch.zeros_like(p) if n and p.grad is None else p.grad
+        learn.ranks.average(p.grad for p in params if p.grad is not None)
 
     def after_batch(self, learn: Any) -> None:
         if learn.training:
@@ -84,10 +88,10 @@ class DistributedTraining(Callback):
 
     def before_validate(self, learn: Any) -> None:
         if learn.fitting:
-            learn.ranks.copy_first(list(learn.model.buffers()))
+            learn.ranks.copy_first(learn.model.buffers())
 
     def after_fit(self, learn: Any) -> None:
-        learn.ranks.copy_first(list(learn.model.buffers()))
+        learn.ranks.copy_first(learn.model.buffers())
         self.after_cancel_fit(learn)
 
     def after_cancel_fit(self, learn: Any) -> None:

@@ -9,6 +9,7 @@ Where they shrink from layer to layer the first layers do not learn, where they 
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,17 @@ class GradientStats(Callback):
         grads = {name: p.grad for name, p in learn.model.named_parameters() if p.grad is not None}
         if grads:
             self._pending.append((list(grads), torch.stack([_norm(grad) for grad in grads.values()])))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows as tables, one for each run of steps with the same columns."""
+        blocks = [(columns, list(rows)) for columns, rows in groupby(self._read(), key=list)]
+        tables = [torch.tensor([list(row.values()) for row in rows], dtype=torch.float64) for _, rows in blocks]
+        return {"columns": [columns for columns, _ in blocks], "tables": tables}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        blocks = zip(state["columns"], state["tables"], strict=True)
+        self._rows = [dict(zip(columns, row, strict=True)) for columns, table in blocks for row in table.tolist()]
+        self._pending = []
 
     # ---- reading
 

@@ -34,9 +34,13 @@ class GradientAccumulation(Callback):
             learn.zero_grad()
         self.needed, self.count = self.n_acc, 0
 
+    def will_step(self, learn: Any) -> bool:
+        """Whether the batch completes a group, so that a step follows it."""
+        return self.count + learn.n_samples >= self.needed
+
     def before_backward(self, learn: Any) -> None:
-        self.count += learn.bs
-        learn.loss = learn.loss * (learn.bs / self.n_acc)
+        self.count += learn.n_samples
+        learn.loss = learn.loss * (learn.n_samples / self.n_acc)
 
     def before_step(self, learn: Any) -> None:
         if self.count < self.needed:
@@ -71,6 +75,7 @@ class GradientClip(Callback):
     """
 
     order = 20
+    state_names = ("norm",)
 
     def __init__(self, max_norm: float | None = 1.0, max_value: float | None = None, norm_type: float = 2.0):
         self.max_norm, self.max_value, self.norm_type = max_norm, max_value, norm_type

@@ -1,6 +1,7 @@
 """Shorter fits: fewer steps, less time, fewer batches, or validation more often than once an epoch."""
 
 import time
+from collections.abc import Mapping
 from itertools import islice
 from numbers import Integral
 from typing import Any
@@ -13,7 +14,8 @@ __all__ = ["LimitBatches", "OverfitBatches", "StopAfter", "ValidateEvery"]
 class StopAfter(Callback):
     """End the fit after `steps` of the optimizer or after `seconds`: with a last validation, and within the epoch.
 
-    Schedules know of `steps`, and come to their end with it.
+    Schedules know of `steps`, and come to their end with it. A fit that resumes goes on counting; several processes end
+    together, when the first of them has had its time.
     """
 
     order = 90  # when all others have seen the epoch's end
@@ -32,6 +34,12 @@ class StopAfter(Callback):
         self.start = time.perf_counter()
         learn.max_steps = self.steps
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"elapsed": time.perf_counter() - self.start}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.start = time.perf_counter() - state["elapsed"]
+
     def after_batch(self, learn: Any) -> None:
         if learn.training and self._over(learn):
             raise CancelTrain
@@ -41,8 +49,9 @@ class StopAfter(Callback):
             raise CancelFit
 
     def _over(self, learn: Any) -> bool:
-        too_long = self.seconds is not None and time.perf_counter() - self.start >= self.seconds
-        return too_long or (self.steps is not None and learn.n_steps >= self.steps)
+        if self.steps is not None and learn.n_steps >= self.steps:
+            return True
+        return self.seconds is not None and learn.ranks.any(time.perf_counter() - self.start >= self.seconds)
 
 
 class LimitBatches(Callback):
@@ -111,6 +120,7 @@ class ValidateEvery(Callback):
 
     order = 80
     real_runs_only = True
+    state_names = ("done",)
 
     def __init__(self, steps: int):
         _check_count("steps", steps, "steps between validations")

@@ -35,6 +35,7 @@ class MemoryUse(Callback):
 
     order = 40  # after what others do at the same moment
     real_runs_only = True
+    state_names = ("rows", "row")
 
     def __init__(self):
         self.rows: list[dict[str, float]] = []

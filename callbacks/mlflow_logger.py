@@ -27,7 +27,8 @@ class MLflowLogger(RunLogger):
 
     The run that is active when a fit begins is used, and left active. Where there is none, each fit starts one of its
     own, called `run_name`, in `experiment` of the store at `tracking_uri` (a server, a database "sqlite:///runs.db"),
-    and ends it; both arguments set what `mlflow.set_experiment` and `mlflow.set_tracking_uri` set.
+    and ends it; both arguments set what `mlflow.set_experiment` and `mlflow.set_tracking_uri` set. A fit that resumes
+    goes on with its run; what that has been told of later steps stays there, too.
     """
 
     def __init__(self, experiment: str | None = None, run_name: str | None = None,
@@ -37,7 +38,6 @@ class MLflowLogger(RunLogger):
         self.experiment, self.run_name, self.tracking_uri = experiment, run_name, tracking_uri
         self.mlflow = _mlflow()
         self.client: Any = None
-        self.run_id = ""
         self.is_own = False  # whether the run is
 
     def open(self, learn: Any) -> None:
@@ -51,7 +51,7 @@ class MLflowLogger(RunLogger):
             self.mlflow.set_tracking_uri(self.tracking_uri)
         if self.experiment is not None:
             self.mlflow.set_experiment(self.experiment)
-        return self.mlflow.start_run(run_name=self.run_name)
+        return self.mlflow.start_run(self.run_id or None, run_name=self.run_name)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         named = new_names(params, self.client.get_run(self.run_id).data.params)

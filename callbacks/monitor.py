@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,12 +47,20 @@ class Monitor:
         if self._known is not None and self.name not in self._known:
             raise ValueError(f"There is no {self.name!r} to monitor: this fit gives {', '.join(self._known)}.")
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a fit that resumes needs to know."""
+        return {"best": self.best, "n_worse": self.n_worse}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.best, self.n_worse = state["best"], state["n_worse"]
+
     def update(self, learn: Any) -> bool:
         """Take in the epoch's value; whether it is the best. Raises ValueError where there never is such a value."""
         expected = self.name in (self._known or []) or self.best is not None
         if expected and self.name not in learn.recorder.rows[-1]:
             return False
-        value = learn.recorder.monitored(self.name)
+        value = float(learn.recorder.monitored(self.name))
         better = math.isfinite(value) and (self.best is None or self._is_better(value - self._step, self.best))
         self.best, self.n_worse = (value, 0) if better else (self.best, self.n_worse + 1)
         return better

@@ -1,6 +1,7 @@
 """Half precision, and the memory layout that goes with it."""
 
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -34,6 +35,7 @@ class MixedPrecision(Callback):
         self.dtype = dtype
         self.scaler: torch.amp.GradScaler | None = None
         self.scale = 0.0
+        self.resumed: dict[str, Any] | None = None  # a scaler's state
 
     def __repr__(self) -> str:
         return f"MixedPrecision({self.dtype})"
@@ -44,7 +46,22 @@ class MixedPrecision(Callback):
             _warn_where_emulated(self.dtype)
         if self.dtype == torch.float16:
             self.scaler = self.scaler or torch.amp.GradScaler(device)
-            self.scale = self.scaler.get_scale()
+            self._resume()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scaler": self.scaler.state_dict() if self.scaler else None}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.resumed = state["scaler"]
+        if self.scaler:  # otherwise there is one from before_fit on
+            self._resume()
+
+    def _resume(self) -> None:
+        """Let the scaler go on from what has been loaded, if anything has."""
+        assert self.scaler is not None
+        if self.resumed:
+            self.scaler.load_state_dict(self.resumed)
+        self.resumed, self.scale = None, self.scaler.get_scale()
 
     def before_batch(self, learn: Any) -> None:
         learn.precision = partial(torch.autocast, learn.data.device.type, self.dtype)

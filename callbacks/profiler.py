@@ -8,7 +8,8 @@ Which operations a stage spends it on is a question for torch.profiler.
 """
 
 import time
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import wraps
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from .core import EVENTS, Callback, Handler
+from .plain import plain
 from .timings import Timings
 
 __all__ = ["Profiler"]
@@ -69,6 +71,14 @@ class Profiler(Timings, Callback):
         self._replaced.close()
 
     after_cancel_fit = after_fit
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("n_batches", "seconds", "calls", "callback_seconds")
+        return {name: plain(getattr(self, name), name) for name in names}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.n_batches, self.seconds = state["n_batches"], dict(state["seconds"])
+        self.calls, self.callback_seconds = Counter(state["calls"]), defaultdict(float, state["callback_seconds"])
 
     def _measures(self, learn: Any) -> bool:
         return learn.training and learn.train_iter >= self.warmup

@@ -196,6 +196,7 @@ class ProgressBar(Callback):
     """
 
     order = 50
+    rank0_only = True
 
     def __init__(self):
         self.bar, self.table = True, True

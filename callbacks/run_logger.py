@@ -34,10 +34,14 @@ class RunLogger(Callback, ABC):
     so that nobody waits for the device in between; a fit that is interrupted tells what it has. Predictions are a
     picture of `n_preds` validation items by `learn.show_results`, where the data has pictures: when a fit ends, or
     after each epoch with `log_preds="epoch"`. `log_model` adds the weights in the end.
+
+    A fit that resumes tells again what came after the point where it does. Where `open` sets `run_id`, it finds there
+    what it was, and can go on with that run; then hyper-parameters are not told again.
     """
 
     order = 85  # when SaveModel has loaded the best weights and ValidateEvery validated, and before EarlyStopping
-    real_runs_only = True
+    real_runs_only = rank0_only = True
+    state_names = ("run_id", "n_logged", "n_validations")
 
     def __init__(self, log_preds: LogPreds = True, n_preds: int = 9, log_model: bool = False, every: int = 50):
         if log_preds not in (True, False, "epoch"):
@@ -46,6 +50,8 @@ class RunLogger(Callback, ABC):
             raise ValueError(f"every={every}: the number of steps that are told together, at least 1.")
         self.log_preds, self.n_preds, self.log_model, self.every = log_preds, n_preds, log_model, every
         self.is_open = False
+        self.recorder: Any = None  # of the learner, while the run is open
+        self.run_id = ""  # of the run that is open, where the tool has such; before `open`, of one to go on with
         self.n_logged, self.n_validations = 0, 0  # of the recorder's steps, and validations within an epoch
 
     # ---- how it is told
@@ -76,22 +82,33 @@ class RunLogger(Callback, ABC):
     # ---- when it is told
 
     def before_fit(self, learn: Any) -> None:
+        before, self.recorder = self.run_id, learn.recorder
         self.open(learn)
         self.is_open, self.n_logged, self.n_validations = True, len(learn.recorder.lrs), len(learn.recorder.step_rows)
-        self.log_params(run_params(learn))
+        if not before or self.run_id != before:
+            self.log_params(run_params(learn))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tells all that has been recorded, so that a fit that resumes here need not tell it once more."""
+        if self.is_open:
+            self._log_steps(self.recorder)
+        return super().state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict({**state, "run_id": self.run_id} if self.is_open else state)
 
     def after_batch(self, learn: Any) -> None:
         if not learn.training:
             return
         validations = learn.recorder.step_rows[self.n_validations :]
         if validations or len(learn.recorder.lrs) >= self.n_logged + self.every:
-            self._log_steps(learn)
+            self._log_steps(learn.recorder)
         if validations:
             self.log_rows([row | {"step": self.n_logged} for row in validations])
             self.n_validations += len(validations)
 
     def after_epoch(self, learn: Any) -> None:
-        self._log_steps(learn)
+        self._log_steps(learn.recorder)
         self.log_rows([{"step": self.n_logged, **learn.recorder.rows[-1]}])
         if self.log_preds == "epoch":
             self._log_preds(learn)
@@ -106,7 +123,7 @@ class RunLogger(Callback, ABC):
             return  # after_fit follows
         if self.is_open:
             with self._closing(failed=True):
-                self._log_steps(learn)
+                self._log_steps(learn.recorder)
 
     @contextmanager
     def _closing(self, failed: bool) -> Iterator[None]:
@@ -115,14 +132,15 @@ class RunLogger(Callback, ABC):
         finally:
             self.is_open = False
             self.close(failed)
+            self.run_id, self.recorder = "", None
 
-    def _log_steps(self, learn: Any) -> None:
-        if rows := step_rows(learn.recorder, self.n_logged):
+    def _log_steps(self, recorder: Any) -> None:
+        if rows := step_rows(recorder, self.n_logged):
             self.log_rows(rows)
             self.n_logged += len(rows)
 
     def _log_end(self, learn: Any) -> None:
-        self._log_steps(learn)
+        self._log_steps(learn.recorder)
         if self.log_preds is True:
             self._log_preds(learn)
         if self.log_model:

@@ -158,6 +158,7 @@ class ParamScheduler(Callback):
 
     order = -20
     real_runs_only = True  # the learning rate finder has a schedule of its own
+    state_names = ("before",)
 
     def __init__(self, scheds: Mapping[str, Schedule | Sequence[Schedule]]):
         self.scheds: dict[str, list[Schedule]] = {name: _as_list(value) for name, value in scheds.items()}

@@ -18,11 +18,16 @@ class ShowGraph(Callback):
     """
 
     order = 55  # below the progress bar's table
-    real_runs_only = True
+    real_runs_only = rank0_only = True
+    state_names = ("n_steps", "n_epochs")
+
+    def __init__(self):
+        self.handle: Any = None
+        self.n_steps, self.n_epochs = 0, 0  # of earlier fits
 
     def before_fit(self, learn: Any) -> None:
-        self.handle: Any = None
-        self.n_steps, self.n_epochs = len(learn.recorder.lrs), len(learn.recorder.rows)  # of earlier fits
+        self.handle = None
+        self.n_steps, self.n_epochs = len(learn.recorder.lrs), len(learn.recorder.rows)
 
     def after_epoch(self, learn: Any) -> None:
         if not isinstance(learn.progress.display, NotebookDisplay):

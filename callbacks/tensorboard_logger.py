@@ -25,7 +25,7 @@ class TensorBoardLogger(RunLogger):
 
     Each fit gets a folder of its own, `runs/<time>` in `learn.path`. Or they all go to `log_dir` (relative to
     `learn.path`), which is for the fits of one learner: a learner that begins anew there hides what an earlier one has
-    logged. `log_graph` adds the model as a graph.
+    logged. `log_graph` adds the model as a graph. A fit that resumes goes on in its folder.
     """
 
     def __init__(self, log_dir: str | Path | None = None, log_preds: LogPreds = True, n_preds: int = 9,
@@ -36,13 +36,17 @@ class TensorBoardLogger(RunLogger):
         self.writer: Any = None
 
     def open(self, learn: Any) -> None:
-        folder = _new_folder(learn.path / "runs") if self.log_dir is None else learn.path / self.log_dir
-        self.writer = self.writer_class(folder, purge_step=len(learn.recorder.lrs) + 1)
-        self.graph_is_due = self.log_graph
+        resumes, runs = bool(self.run_id), learn.path / "runs"
+        n_before = self.n_logged if resumes else len(learn.recorder.lrs)
+        if not resumes:
+            self.run_id = _new_name(runs) if self.log_dir is None else str(self.log_dir)
+        folder = runs / self.run_id if self.log_dir is None else learn.path / self.log_dir
+        self.writer = self.writer_class(folder, purge_step=n_before + 1 if n_before else 0)
+        self.graph_is_due = self.log_graph and not resumes
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         lines = [f"| {name} | {value} |" for name, value in params.items()]
-        self.writer.add_text("hyper-parameters", "\n".join(["| name | value |", "|-|-|", *lines]), self.n_logged + 1)
+        self.writer.add_text("hyper-parameters", "\n".join(["| name | value |", "|-|-|", *lines]), self.n_logged)
 
     def log_rows(self, rows: Sequence[Mapping[str, float]]) -> None:
         for row in rows:
@@ -80,8 +84,8 @@ def _summary_writer() -> type:
     return SummaryWriter
 
 
-def _new_folder(parent: Path) -> Path:
-    """A folder that does not exist yet, named after the time."""
+def _new_name(parent: Path) -> str:
+    """The time, as the name of a folder that does not exist yet."""
     name = time.strftime("%Y-%m-%d_%H-%M-%S")
     names = (name if number == 1 else f"{name}_{number}" for number in count(1))
-    return next(parent / name for name in names if not (parent / name).exists())
+    return next(name for name in names if not (parent / name).exists())

@@ -1,6 +1,7 @@
 """PyTorch's own learning rate schedulers."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from .core import Callback
+from .plain import plain
 
 __all__ = ["TorchScheduler"]
 
@@ -25,6 +27,7 @@ class TorchScheduler(Callback):
 
     order = -5  # after the recorder has the epoch's results
     real_runs_only = True
+    state_names = ("count", "before")
 
     def __init__(self, scheduler: Callable[[Optimizer], LRScheduler] | LRScheduler,
                  per: Literal["batch", "epoch"] = "batch", monitor: str = "valid_loss", every: int = 1):  # fmt: skip
@@ -64,6 +67,20 @@ class TorchScheduler(Callback):
         for group, lr in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
             group["lr"] = lr
         return scheduler
+
+    def state_dict(self) -> dict[str, Any]:
+        """Raises TypeError for a scheduler that goes by something that cannot be saved."""
+        own = self._own()
+        scheduler = None if own is None else _state(own.state_dict(), type(own).__name__)
+        return {**super().state_dict(), "scheduler": scheduler}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        if (own := self._own()) is not None:  # one that is made for each fit is there from before_fit on
+            own.load_state_dict(plain(state["scheduler"], "scheduler"))  # a copy, as some take it apart
+
+    def _own(self) -> Any:
+        return self.current if callable(self.scheduler) else self.scheduler
 
     def after_step(self, learn: Any) -> None:
         if self.per == "batch":
@@ -105,3 +122,10 @@ class TorchScheduler(Callback):
             opt.step()
             scheduler.step()
         return lrs
+
+
+def _state(state: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A scheduler's state without what does not change: functions and MultiStepLR's milestones, which are not plain."""
+    kept = {key: value for key, value in state.items() if not inspect.isroutine(value) and key != "milestones"}
+    inner = [_state(part, f"{name}._schedulers[{i}]") for i, part in enumerate(kept.pop("_schedulers", []))]
+    return plain(kept, name) | ({"_schedulers": inner} if inner else {})

@@ -6,6 +6,7 @@ What is monitored is a column of `learn.recorder.history`; how it is compared is
 """
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,27 @@ from .torch_scheduler import TorchScheduler
 __all__ = ["EarlyStopping", "ReduceLROnPlateau", "SaveModel", "TerminateOnNaN"]
 
 
-class EarlyStopping(Callback):
+class _Following(Callback):
+    """Has a monitor, which a fit that resumes goes on with."""
+
+    real_runs_only = True
+    monitor: Monitor
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "monitor": self.monitor.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.monitor.load_state_dict(state["monitor"])
+
+
+class EarlyStopping(_Following):
     """End the fit once `monitor` has not improved for `patience` epochs, and say so below the progress table.
 
     `comp` and `min_delta` as in `Monitor`. Weights are those of the last epoch; `SaveModel` loads the best.
     """
 
     order = 90  # when all others have seen the epoch's end
-    real_runs_only = True
 
     def __init__(self, monitor: str = "valid_loss", comp: Comparison | None = None, min_delta: float = 0.0,
                  patience: int = 1):  # fmt: skip
@@ -42,7 +56,7 @@ class EarlyStopping(Callback):
             raise CancelFit
 
 
-class SaveModel(Callback):
+class SaveModel(_Following):
     """Save the model whenever `monitor` improves, and load the best one back when the fit ends.
 
     `comp` and `min_delta` as in `Monitor`. Files are those of `learn.save(fname)`, with the optimizer's state if
@@ -52,7 +66,7 @@ class SaveModel(Callback):
     """
 
     order = 60
-    real_runs_only = True
+    state_names = ("saved",)
 
     def __init__(self, monitor: str = "valid_loss", comp: Comparison | None = None, min_delta: float = 0.0,
                  fname: str | Path = "model", every_epoch: bool | int = False, at_end: bool = False,
@@ -104,7 +118,7 @@ class SaveModel(Callback):
             group.update(values)
 
 
-class ReduceLROnPlateau(Callback):
+class ReduceLROnPlateau(_Following):
     """Divide the learning rates by `factor` whenever `monitor` has not improved for `patience` epochs.
 
     They go no lower than `min_lr`, and stay reduced for the rest of the fit. For `learn.fit`: a schedule sets the
@@ -112,7 +126,6 @@ class ReduceLROnPlateau(Callback):
     """
 
     order = 60
-    real_runs_only = True
 
     def __init__(self, monitor: str = "valid_loss", comp: Comparison | None = None, min_delta: float = 0.0,
                  patience: int = 1, factor: float = 10.0, min_lr: float = 0.0):  # fmt: skip
@@ -203,8 +216,8 @@ def _no_improvement(monitor: Monitor) -> str:
 
 
 def _say(learn: Any, sentence: str) -> None:
-    """Print a line below the progress table; nothing where that is switched off."""
-    if learn.progress.table:
+    """Print a line below the progress table, once for all processes; nothing where that is switched off."""
+    if learn.progress.table and learn.ranks.rank == 0:
         if learn.progress.display:
             learn.progress.display.close()  # the moving line of a terminal, which is drawn again
         print(sentence, flush=True)

@@ -23,7 +23,8 @@ class WandbLogger(RunLogger):
 
     The run that is open when a fit begins is used, and left open. Where there is none, each fit starts one of its own
     in `project` by the name `name` and finishes it. `mode`: "online", "offline" (`wandb sync` uploads it later),
-    "disabled", or what the environment says (`WANDB_MODE`). `log_model` keeps the weights as an artifact.
+    "disabled", or what the environment says (`WANDB_MODE`). `log_model` keeps the weights as an artifact. A fit that
+    resumes goes on with its run; what that has been told of later steps stays there, too.
     """
 
     def __init__(self, project: str | None = None, name: str | None = None,
@@ -38,8 +39,14 @@ class WandbLogger(RunLogger):
 
     def open(self, learn: Any) -> None:
         self.is_own = self.wandb.run is None
-        self.run = self.wandb.run or self.wandb.init(project=self.project, name=self.name, mode=self.mode)
+        self.run = self.wandb.run or self._start()
+        self.run_id = self.run.id
         self.known_names = {"step"}  # whose axis is known
+
+    def _start(self) -> Any:
+        run_id = self.run_id or None
+        resume = "allow" if run_id else None
+        return self.wandb.init(project=self.project, name=self.name, mode=self.mode, id=run_id, resume=resume)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self.run.config.update(new_names(params, self.run.config.keys()))

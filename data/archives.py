@@ -5,7 +5,6 @@ import os
 import shutil
 import tarfile
 import tempfile
-import unicodedata
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -17,6 +16,7 @@ SUFFIXES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tbz2", ".txz", ".tar", "
 
 CHUNK = 1 << 20
 MAX_HEADER = 1 << 20  # bytes of what describes a member of a tar archive, which is read as a whole
+MAX_END = 22 + (1 << 16)  # bytes of the end of a zip archive, with a comment
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE)  # not the archive's fault
 
 
@@ -65,11 +65,27 @@ def _unpack_zip(archive: Path, folder: Path, max_bytes: int) -> None:
     with zipfile.ZipFile(archive) as file:
         _check_names((info.filename for info in file.infolist()), archive)
         _check_size(sum(info.file_size for info in file.infolist()), max_bytes, archive)
+        _check_directory(file, archive)
         file.extractall(folder)
 
 
+def _check_directory(file: zipfile.ZipFile, archive: Path) -> None:
+    """Raise BadZipFile where the directory does not fit: a damaged byte can hide a file, or make it a folder."""
+    entries = file.infolist()
+    with archive.open("rb") as content:
+        content.seek(-min(MAX_END, archive.stat().st_size), os.SEEK_END)
+        end = content.read()
+    at = end.rfind(b"PK\x05\x06")
+    said = int.from_bytes(end[at + 10 : at + 12], "little")
+    if said not in (len(entries) % 2**16, 2**16 - 1):  # which is how many it says where there are more
+        raise zipfile.BadZipFile(f"its directory has {len(entries):,} entries and should have {said:,}")
+    for entry in entries:
+        if entry.is_dir():
+            file.open(entry).close()  # compares its name with the one that stands before the content
+
+
 def _unpack_tar(archive: Path, folder: Path, max_bytes: int) -> None:
-    total, links = 0, set()
+    total = 0
     options: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # old Pythons have none
     with tarfile.open(archive, tarinfo=_Member) as file:
         for member in file:
@@ -77,7 +93,7 @@ def _unpack_tar(archive: Path, folder: Path, max_bytes: int) -> None:
             total += member.size
             _check_size(total, max_bytes, archive)
             _check_names([member.name], archive)
-            _check_kind(member, links, archive)
+            _check_kind(member, folder, archive)
             file.extract(member, folder, **options)
             if member.islnk():  # of which tarfile makes a copy where it finds that easier
                 total += (folder / member.name).stat().st_size
@@ -114,10 +130,14 @@ def _check_sizes(member: tarfile.TarInfo) -> None:
 
 
 def _check_end(file: tarfile.TarFile) -> None:
-    """Raise EOFError where the archive breaks off, or a header is damaged, which tarfile takes for the end."""
+    """Raise EOFError where the archive breaks off, or a header is damaged, which tarfile takes for the end.
+
+    The true end is two blocks of zeros; some archives have one, with nothing after it.
+    """
     stream: Any = file.fileobj
     stream.seek(file.offset)
-    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+    end = stream.read(2 * tarfile.BLOCKSIZE)
+    if len(end) < tarfile.BLOCKSIZE or any(end):
         raise EOFError(f"it breaks off or is damaged after {file.offset:,} bytes")
 
 
@@ -134,32 +154,31 @@ def _check_names(names: Iterable[str], archive: Path) -> None:
             )
 
 
-def _check_kind(member: tarfile.TarInfo, links: set[PurePosixPath], archive: Path) -> None:
+def _check_kind(member: tarfile.TarInfo, folder: Path, archive: Path) -> None:
     """Refuse devices, and links that lead out of the folder.
 
-    `links` are the symbolic ones so far. Nothing goes through one: what a name says and where it leads would differ.
+    Nothing goes through a symbolic link that is there: what a name says and where it leads would differ.
     """
-    name, shown = _folded(member.name), f"{archive} has a member {_short(member.name)}"
+    name, shown = PurePosixPath(member.name), f"{archive} has a member {_short(member.name)}"
     if not (member.isfile() or member.isdir() or member.islnk() or member.issym()):
         raise ArchiveError(f"{shown}, which is a device or pipe: not unpacked.")
-    if links.intersection([name, *name.parents]):
+    if _meets_link(folder, name):
         raise ArchiveError(f"{shown}, whose path is or goes through a link: not unpacked.")
     if member.islnk() or member.issym():
-        target = _folded(member.linkname)
+        target = PurePosixPath(member.linkname)
         place = name.parent / target if member.issym() else target
         is_outside = target.is_absolute() or "\\" in member.linkname or _leads_out(place)
-        if is_outside or links.intersection([place, *place.parents]):
+        if is_outside or _meets_link(folder, place):
             raise ArchiveError(
                 f"{shown}, a link to {_short(member.linkname)}, which is outside of its folder or goes through another "
                 "link: not unpacked."
             )
-    if member.issym():
-        links.add(name)
 
 
-def _folded(name: str) -> PurePosixPath:
-    """The path in the form in which two are equal if any file system, such as one that ignores case, has them so."""
-    return PurePosixPath(unicodedata.normalize("NFKC", name).casefold())
+def _meets_link(folder: Path, path: PurePosixPath) -> bool:
+    """Whether `path` or a folder on the way to it is a symbolic link, as the disk, which may ignore case, has it."""
+    whole = folder / path
+    return any(step.is_symlink() for step in (whole, *whole.parents) if folder in step.parents)
 
 
 def _leads_out(path: PurePosixPath) -> bool:

@@ -10,7 +10,7 @@ from itertools import count, islice, repeat
 from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from .batch import to_device
 from .blocks import Block
@@ -18,13 +18,17 @@ from .dataset import Collated, Dataset, Draw, ItemError
 from .foreign import ForeignDataset
 from .items import kind
 from .randomness import Randomness, mix, seeded_generators
-from .sharding import Shard, ShardedSampler, deal
+from .sharding import Shard, ShardedSampler, deal, in_agreement, parts_itself
 from .transforms import Transform, apply_transforms
 
-__all__ = ["DeviceLoader", "EpochSampler", "default_workers", "make_loader"]
+__all__ = ["WORKER_LOST", "DeviceLoader", "EpochSampler", "default_workers", "is_of_lost_worker", "make_loader"]
 
 SETTINGS = ("num_workers", "collate_fn", "pin_memory", "drop_last", "timeout", "worker_init_fn", "generator",
             "multiprocessing_context", "prefetch_factor", "persistent_workers", "pin_memory_device")  # fmt: skip
+WORKER_LOST = (
+    "A process that reads data was ended from outside, mostly because memory ran out, in a container also that of "
+    "/dev/shm. Take fewer of them (num_workers=…, with 0 this process reads by itself), smaller items or a smaller bs."
+)
 CAN_FORK = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()  # macOS offers it, and crashes
 
 
@@ -131,16 +135,17 @@ class DeviceLoader:
         self.replay: list | None = None  # batches to give instead, prepared already
         self.items: list[int] | None = None  # the last batch's items as positions in the dataset, where they are known
         self.shard = Shard()  # what this process has of it
+        self.shared_seed, self.epoch = 0, 0  # what processes that take whole batches in turn agree by
         self.spare = False  # whether the last batch is there to keep step with other processes, and is not to count
         self.begin = 0  # batches that the next pass leaves out
+        self.when_begun: Callable[[], None] | None = None  # called once, when it has left them out
 
     def __len__(self) -> int:
         batches: Any = self.dl if self.replay is None else self.replay
         n = len(batches)  # a TypeError of Python's where there is none
         if self.replay is None and self._share is None:
             n = self.shard.count(n)
-        limit = self._own_limit
-        return n if limit is None else min(n, limit)
+        return n if self.limit is None else min(n, self._own_limit or 0)
 
     @property
     def _own_limit(self) -> int | None:
@@ -151,9 +156,9 @@ class DeviceLoader:
 
     @property
     def _share(self) -> ShardedSampler | None:
-        """The sampler that gives this process its items; None where whole batches are dealt."""
-        sampler = getattr(self.dl, "sampler", None)
-        return sampler if isinstance(sampler, ShardedSampler) else None
+        """The sampler that gives this process its items or batches; None where it reads all batches."""
+        samplers = (getattr(self.dl, "sampler", None), getattr(self.dl, "batch_sampler", None))
+        return next((sampler for sampler in samplers if isinstance(sampler, ShardedSampler)), None)
 
     def __repr__(self) -> str:
         return f"DeviceLoader({kind(self.dl)} on {self.device}, batch_tfms={self.batch_tfms})"
@@ -206,34 +211,37 @@ class DeviceLoader:
     def sharded(self, shard: Shard, seed: int) -> "DeviceLoader":
         """A loader of what one of several processes has of this one; `seed` makes them agree on the order.
 
-        Of a `DataLoader` with a batch size and a dataset of known length the items are parted, see `Shard`; of any
-        other loader each process reads all batches and takes every n-th. A loader whose sampler parts the items by
-        itself, as torch's `DistributedSampler` does, stays as it is.
+        Of a `DataLoader` with a dataset of known length the items are parted, see `Shard`, and with a batch sampler the
+        batches; of any other loader each process reads all batches and takes every n-th. A loader whose sampler parts
+        the items by itself, as torch's `DistributedSampler` does, stays as it is.
         """
         other, dl = copy.copy(self), self.dl
-        if isinstance(getattr(dl, "sampler", None), DistributedSampler):
+        if parts_itself(dl):
             return other
-        other.shard = shard
+        other.shard, other.shared_seed = shard, seed
         for part in (self.sampler, getattr(dl, "dataset", None)):
             if hasattr(part, "seed"):
                 part.seed = seed  # type: ignore[union-attr]
-        if isinstance(dl, DataLoader) and dl.batch_size and not isinstance(dl.dataset, IterableDataset):
-            other.dl = _rebuilt(dl, dl.batch_size, ShardedSampler(dl.sampler, dl.batch_size, dl.drop_last, shard, seed))
+        if isinstance(dl, DataLoader) and _reads_by_sampler(dl):
+            sampler = dl.sampler if dl.batch_size else dl.batch_sampler
+            other.dl = _rebuilt(dl, dl.batch_size, ShardedSampler(sampler, dl.batch_size, dl.drop_last, shard, seed))
         return other
 
     def set_epoch(self, epoch: int) -> None:
         """Give the order and the random numbers of `epoch` (also to a sampler or dataset of yours that asks for it)."""
-        for part in (getattr(self.dl, "sampler", None), getattr(self.dl, "dataset", None)):
+        self.epoch = epoch
+        for name in ("sampler", "batch_sampler", "dataset"):
+            part = getattr(self.dl, name, None)
             if part is not None and hasattr(part, "set_epoch"):
                 part.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
         if self.replay is not None:
-            self.items = None
-            yield from islice(self.replay, self.limit)
+            begin = self._begin()
+            self.items, self.spare = None, False
+            yield from islice(self.replay, begin, self.limit)
             return
-        limit = self._own_limit
-        batches = islice(self._batches(), None if limit is None else max(0, limit - self.begin))
+        batches = self._batches()
         mine = self._passes()
         while True:
             try:
@@ -242,6 +250,10 @@ class DeviceLoader:
                 break
             except ItemError as error:
                 raise _without_worker_traceback(error) from None
+            except RuntimeError as error:
+                if not is_of_lost_worker(error):
+                    raise
+                raise RuntimeError(f"{error} {WORKER_LOST}") from error
             yield self.prepare(batch)
             if mine and self._passes() != mine:
                 raise RuntimeError(
@@ -253,14 +265,35 @@ class DeviceLoader:
 
     def _batches(self) -> Iterator[tuple[Any, bool]]:
         """This process's batches as the loader below gives them, each with whether it is a spare one."""
-        begin, self.begin = self.begin, 0
+        begin, limit = self.begin, self.limit
+        batches: Iterator[tuple[Any, bool]]
         if (share := self._share) is not None:
-            share.begin = begin * share.bs * self.shard.n
-            return zip(self.dl, (number >= share.n_own for number in count()), strict=False)
-        if self.sampler is not None:
+            share.begin, share.limit = begin, limit
+            batches = zip(self.dl, (number >= share.n_own for number in count()), strict=False)
+        elif self.sampler is not None and self.shard.n == 1:
             self.sampler.begin = begin * (self.bs or 1)
-            return zip(self.dl, repeat(False))
-        return islice(deal(self.dl, self.shard), begin, None)
+            batches = islice(zip(self.dl, repeat(False)), None if limit is None else max(0, limit - begin))
+        else:  # one whose order is its own: it has to be read to there
+            all_batches = self.dl if self.shard.n == 1 else in_agreement(self.dl, mix(self.shared_seed, self.epoch))
+            end = None if limit is None else limit * (self.shard.n if self.shard.training else 1)
+            batches = deal(islice(all_batches, end), self.shard)
+            for _ in range(begin):
+                next(batches, None)
+        self._begin()
+        return batches
+
+    def _begin(self) -> int:
+        """How many batches the pass that begins has left out; who wanted to know is told."""
+        begin, when_begun, self.begin, self.when_begun = self.begin, self.when_begun, 0, None
+        if when_begun:
+            when_begun()
+        return begin
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """Random generators that the loader below has of its own."""
+        found = (getattr(part, "generator", None) for part in (self.dl, getattr(self.dl, "sampler", None)))
+        return list(dict.fromkeys(generator for generator in found if isinstance(generator, torch.Generator)))
 
     def _passes(self) -> int:
         """Passes begun so far, where they share their workers, as torch's persistent ones do."""
@@ -297,9 +330,20 @@ class DeviceLoader:
         return mix(self.seed or 0, 1)
 
 
-def _rebuilt(dl: DataLoader, bs: int, sampler: Any) -> DataLoader:
-    """A `DataLoader` as this one is, with another batch size and sampler, and workers of its own."""
+def _reads_by_sampler(dl: DataLoader) -> bool:
+    """Whether it can be made again with another sampler: not where items come by themselves, or a class reads them."""
+    reads_its_way = type(dl).__iter__ not in (DataLoader.__iter__, _Loader.__iter__)
+    return not (isinstance(dl.dataset, IterableDataset) or reads_its_way or dl.batch_sampler is None)
+
+
+def _rebuilt(dl: DataLoader, bs: int | None, sampler: Any) -> DataLoader:
+    """A `DataLoader` as this one is, with another batch size and sampler, and workers of its own.
+
+    Without a batch size the sampler is one of batches.
+    """
     settings = {name: getattr(dl, name) for name in SETTINGS}
+    if bs is None:
+        return _Loader(dl.dataset, batch_sampler=sampler, **settings | {"drop_last": False})
     return _Loader(dl.dataset, bs, sampler=None if isinstance(dl.dataset, IterableDataset) else sampler, **settings)
 
 
@@ -315,6 +359,11 @@ def _check_loader(dl: Any) -> None:
         )
     if not isinstance(dl, Iterable) and not hasattr(dl, "__getitem__"):
         raise TypeError(f"A loader is a DataLoader or anything else that gives batches when iterated, not {dl!r}.")
+
+
+def is_of_lost_worker(error: BaseException) -> bool:
+    """Whether it says that a worker has ended, which torch may raise at any place."""
+    return "DataLoader worker" in str(error) and WORKER_LOST not in str(error)
 
 
 def _without_worker_traceback(error: ItemError) -> ItemError:

@@ -10,12 +10,14 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Randomness", "fresh_seed", "kept_generators", "mix", "seed_generators", "seeded_generators"]
+__all__ = ["Randomness", "fresh_seed", "generator_states", "kept_generators", "mix", "seed_generators",
+           "seeded_generators", "set_generator_states"]  # fmt: skip
 
 _MASK = 2**64 - 1
 _GOLDEN, _M1, _M2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -63,6 +65,27 @@ def seed_generators(seed: int, device: torch.device | None = None) -> None:
         generator.manual_seed(seed & _MASK >> 1)
     np.random.seed(seed % 2**32)
     random.seed(seed)
+
+
+def generator_states(device: torch.device | None = None) -> dict[str, Any]:
+    """The states of the global generators that `seed_generators` seeds, as tensors and plain values."""
+    _, keys, *rest = np.random.get_state()  # type: ignore[misc]
+    version, numbers, gauss = random.getstate()
+    return {
+        "torch": [generator.get_state() for generator in _torch_generators(device)],
+        "numpy": [torch.from_numpy(keys.astype(np.int64)), *rest],  # type: ignore[union-attr]
+        "python": [version, torch.tensor(numbers), gauss],
+    }
+
+
+def set_generator_states(states: dict[str, Any], device: torch.device | None = None) -> None:
+    """Set the global generators to what `generator_states` gave, perhaps in another process."""
+    for generator, state in zip(_torch_generators(device), states["torch"], strict=False):
+        generator.set_state(state.cpu())
+    keys, *rest = states["numpy"]
+    np.random.set_state(("MT19937", keys.cpu().numpy().astype(np.uint32), *rest))
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers.tolist()), gauss))
 
 
 @contextmanager

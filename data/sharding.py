@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from torch.utils.data import Sampler
 
-from .randomness import mix, seeded_generators
+from .randomness import generator_states, kept_generators, mix, seeded_generators, set_generator_states
 
-__all__ = ["Shard", "ShardedSampler", "deal"]
+__all__ = ["Shard", "ShardedSampler", "deal", "in_agreement", "parts_itself"]
 
 T = TypeVar("T")
 
@@ -61,14 +61,15 @@ def deal(batches: Iterable[T], shard: Shard) -> Iterator[tuple[T, bool]]:
 class ShardedSampler(Sampler):
     """What a process has of the items of another sampler, for a `DataLoader` of batch size `bs`.
 
-    The other sampler is asked for all of its items under the seed of `(seed, epoch)`, so it gives the same order to
-    all processes.
+    Without `bs` the other is a batch sampler, whose batches are dealt. It is asked for its whole order under the seed
+    of `(seed, epoch)`, so it gives the same to all processes.
     """
 
-    def __init__(self, sampler: Any, bs: int, drop_last: bool, shard: Shard, seed: int):
+    def __init__(self, sampler: Any, bs: int | None, drop_last: bool, shard: Shard, seed: int):
         self.sampler, self.bs, self.drop_last, self.shard, self.seed = sampler, bs, drop_last, shard, seed
         self.epoch = 0
-        self.begin = 0  # items of the order, of all processes, that the next pass leaves out
+        self.begin = 0  # rounds of batches that the next pass leaves out
+        self.limit: int | None = None  # and after how many it ends: rounds in training, in evaluation batches
         self.n_own = 0  # batches of the last pass that were not spare
 
     def with_bs(self, bs: int) -> "ShardedSampler":
@@ -81,17 +82,48 @@ class ShardedSampler(Sampler):
             self.sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
-        own = self.shard.batches(range(len(self.sampler)), self.bs, self.drop_last)
-        return sum(len(items) for items, _ in own)
+        own = self._own(range(len(self.sampler)))
+        return len(own) if self.bs is None else sum(len(items) for items, _ in own)
 
     def __iter__(self) -> Iterator[Any]:
-        own = list(self.shard.batches(self._order()[self.begin :], self.bs, self.drop_last))
+        unit, n = self.bs or 1, self.shard.n
+        end = None if self.limit is None else self.limit * unit * (n if self.shard.training else 1)
+        own = self._own(self._order()[self.begin * unit * n : end])
         self.begin, self.n_own = 0, sum(not spare for _, spare in own)
-        return iter([item for items, _ in own for item in items])
+        batches = (batch for batch, _ in own)
+        return batches if self.bs is None else chain.from_iterable(batches)
+
+    def _own(self, order: Sequence) -> list[tuple[Any, bool]]:
+        if self.bs is None:
+            return list(deal(order, self.shard))
+        return list(self.shard.batches(order, self.bs, self.drop_last))
 
     def _order(self) -> list:
         seed = mix(self.seed, self.epoch) >> 1
-        if getattr(self.sampler, "generator", None) is not None:  # of its own, in which processes may differ
-            self.sampler.generator.manual_seed(seed)
+        for part in (self.sampler, getattr(self.sampler, "sampler", None)):  # a batch sampler asks another for items
+            if getattr(part, "generator", None) is not None:  # of its own, in which processes may differ
+                part.generator.manual_seed(seed)
         with seeded_generators(seed):
             return list(self.sampler)
+
+
+def parts_itself(dl: Any) -> bool:
+    """Whether a loader's sampler knows of several processes, as torch's `DistributedSampler` does."""
+    samplers = [getattr(dl, name, None) for name in ("sampler", "batch_sampler")]
+    inner = [getattr(sampler, name, None) for sampler in samplers for name in ("sampler", "order")]
+    return any(hasattr(sampler, "num_replicas") for sampler in samplers + inner)
+
+
+def in_agreement(batches: Iterable[T], seed: int) -> Iterator[T]:
+    """`batches`, read with global generators of their own that follow from `seed`: the same ones in all processes."""
+    with seeded_generators(seed):
+        rest, states = iter(batches), generator_states()
+    while True:
+        with kept_generators():
+            set_generator_states(states)
+            try:
+                batch = next(rest)
+            except StopIteration:
+                return
+            states = generator_states()
+        yield batch

@@ -1,5 +1,6 @@
 """The Learner, and the losses, metrics and optimizers it works with."""
 
+from .checkpoint import Checkpoint
 from .distributed import launch, rank0_first
 from .export import load_learner
 from .inference import Prediction
@@ -28,6 +29,7 @@ from .metrics_running import ExplainedVariance, PearsonCorrCoef, Perplexity, R2S
 from .metrics_text import CorpusBLEU
 from .optim import SGD, Adagrad, Adam, AdamW, NAdam, RAdam, RMSprop, trainable_params
 from .random_state import set_seed
+from .ranks import RankError
 
 __all__ = [
     "SGD",
@@ -38,6 +40,7 @@ __all__ = [
     "AdamW",
     "BCEWithLogitsLoss",
     "BalancedAccuracy",
+    "Checkpoint",
     "ClassificationInterpretation",
     "CohenKappa",
     "CombinedLoss",
@@ -70,6 +73,7 @@ __all__ = [
     "R2Score",
     "RAdam",
     "RMSprop",
+    "RankError",
     "Recall",
     "RocAuc",
     "RocAucBinary",

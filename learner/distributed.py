@@ -13,9 +13,10 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from ..data.bunch import DataBunch
+from ..data.fingerprint import fingerprint
 from .ranks import RankError, Ranks, join
 
-__all__ = ["launch", "own_part", "rank0_first", "with_synced_batchnorm"]
+__all__ = ["agree_on", "launch", "own_part", "rank0_first", "with_synced_batchnorm"]
 
 T = TypeVar("T")
 
@@ -61,7 +62,14 @@ def _run_as_rank(rank: int, fn: Callable[..., Any], args: tuple, n: int, port: i
     }  # fmt: skip
     torch.set_num_threads(1)
     join()
-    torch.save(fn(*args), Path(folder) / str(rank))
+    result = fn(*args)
+    try:
+        torch.save(result, Path(folder) / str(rank))
+    except Exception as error:
+        raise TypeError(
+            f"What {fn.__name__} returns has to be sent to the process that launched it, and a "
+            f"{type(result).__name__} cannot be: return numbers, texts, tensors, or tuples and dicts of them. {error}"
+        ) from error
 
 
 def _failure(error: Any, n: int) -> str:
@@ -105,9 +113,45 @@ def own_part(data: DataBunch, ranks: Ranks, even: bool) -> DataBunch:
     """What this process has of a learner's data. Raises ValueError where other processes have other data."""
     if ranks.n == 1 or data.train_dl.shard.n > 1:
         return data
-    seeds = [0 if dl is None else dl.seed or 0 for dl in data.dls]
-    part = data.sharded(ranks.rank, ranks.n, ranks.gather(seeds)[0], even)
-    return part.to(torch.device("cuda", ranks.local_rank)) if data.device.type == "cuda" else part
+    seeds = [torch.initial_seed() if dl is None or dl.seed is None else dl.seed for dl in data.dls]
+    found = ranks.gather((seeds, _facts(data)))
+    for rank, (_, facts) in enumerate(found):
+        _check_same_data(found[0][1], facts, rank)
+    part = data.sharded(ranks.rank, ranks.n, found[0][0], even)
+    return part.to(torch.device("cuda", torch.cuda.current_device())) if data.device.type == "cuda" else part
+
+
+def _facts(data: DataBunch) -> dict[str, dict[str, Any]]:
+    """What the processes have to have in common: of each loader what it consists of, and how it makes batches."""
+    names = ("training set", "validation set", *(f"set {number}" for number in range(2, len(data.dls))))
+    loaders = [(name, dl) for name, dl in zip(names, data.dls, strict=False) if dl is not None]
+    return {
+        name: {"batches": dl.n_batches, "items in a batch": dl.bs, **fingerprint(dl.dataset)} for name, dl in loaders
+    }
+
+
+def _check_same_data(first: dict, own: dict, rank: int) -> None:
+    for name in first.keys() | own.keys():
+        one, other = first.get(name, {}), own.get(name, {})
+        if differs := [key for key in one.keys() | other.keys() if one.get(key) != other.get(key)]:
+            numbers = [key for key in ("items", "items in a batch", "batches") if key in differs]
+            what = ", ".join(f"{other.get(key)} {key} instead of {one.get(key)}" for key in numbers) or "other items"
+            raise ValueError(
+                f"Rank {rank} has another {name} than rank 0: {what}. All processes have to make the same data, of "
+                "which each then takes its part: give every random split its seed, RandomSplitter(seed=42), or call "
+                "set_seed before the data is made."
+            )
+
+
+def agree_on(model: nn.Module, ranks: Ranks) -> None:
+    """Give all processes the weights of rank 0. Raises ValueError where one has another architecture."""
+    tensors = [*model.parameters(), *model.buffers()]
+    shapes = ranks.gather([tuple(tensor.shape) for tensor in tensors])
+    for rank, found in enumerate(shapes):
+        if found != shapes[0]:
+            raise ValueError(f"Rank {rank} has another model than rank 0: all processes have to make the same.")
+    with torch.no_grad():
+        ranks.copy_first(tensors)
 
 
 def with_synced_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:

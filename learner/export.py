@@ -24,15 +24,17 @@ from ..data.dataset import Dataset
 from ..data.loaders import DeviceLoader, make_loader
 from ..data.portable import describe, portable_name, restore
 from . import losses
-from .files import FileError, load_file, save_file
+from .files import FileError, load_file, one_line, save_file
 from .optim import trainable_params
-from .weights import load_weights
+from .shards import whole
+from .weights import check_weights, load_weights
 
 __all__ = ["export_learner", "load_learner"]
 
 KEY = "warmstart export"
 FORMAT = 1  # raised when an older version could not read what this one writes
 ABSENT = {"absent": "it has no name"}  # stands for what has no description
+MANY = 6  # names that an error lists
 
 
 def export_learner(learn: Any, path: Path) -> Path:
@@ -47,7 +49,7 @@ def export_learner(learn: Any, path: Path) -> Path:
         "data": _describe_data(learn.data, own) if learn.data.blocks else None,
         "splitter": _describe_if_possible(learn.splitter, own),
     }
-    state = learn.model.state_dict()
+    state = whole(learn.model.state_dict())
     weights = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in state.items()}
     content = {KEY: json.dumps(description), "weights": weights}
     return learn.ranks.from_first(lambda: save_file(content, path))
@@ -119,23 +121,25 @@ def load_learner(fname: str | Path, device: torch.device | str = "cpu", custom: 
     lists the names missing from `custom`.
     """
     device, custom = torch.device(device), dict(custom or {})
+    torch.empty(0, device=device)  # an absent device is not the file's fault
     content = load_file(fname)
     description = _description(content, fname)
     try:
         _check_custom(fname, description, custom)
-        model, spec = _restore_model(description["model"], custom)
-        load_weights(model, content["weights"], str(fname))
+        model, spec = _restore_model(description["model"], custom, content["weights"])
+        load_weights(model, content["weights"], "it")
         data = _restore_data(description["data"], device, custom)
         loss = restore(description["loss"], custom)
         splitter = _restore_if_given(description["splitter"], custom, getattr(spec, "split", trainable_params))
+        return _assemble(data, model, loss, splitter, spec)
     except (MissingObjects, ImportError):
         raise
     except Exception as error:  # a description can be wrong in any way
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise FileError(
-            f"{fname} cannot be built by version {__version__} (version {description.get('version')} wrote it): "
-            f"{error or type(error).__name__}"
+            f"{fname} cannot be built by version {__version__} (version {one_line(description.get('version'), 20)} "
+            f"wrote it): {one_line(reason, 450) or type(error).__name__}"
         ) from error
-    return _assemble(data, model, loss, splitter, spec)
 
 
 class MissingObjects(KeyError):
@@ -158,21 +162,24 @@ def _description(content: Any, fname: str | Path) -> dict:
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         raise FileError(f"{fname} is damaged: its description cannot be read. Export the learner again.") from None
     if found[0] != FORMAT:
+        theirs = [one_line(repr(value), 40) for value in found]
         raise FileError(
-            f"{fname} was written in format {found[0]!r} by version {found[1]!r} of warmstart; this is version "
+            f"{fname} was written in format {theirs[0]} by version {theirs[1]} of warmstart; this is version "
             f"{__version__}, which reads format {FORMAT}. Install the one that wrote it, or export the learner again."
         )
     return description
 
 
 def _check_custom(fname: str | Path, description: dict, custom: Mapping[str, Any]) -> None:
-    """Raise MissingObjects that lists all names that `custom` lacks, and the call that hands them in."""
+    """Raise MissingObjects that lists the names that `custom` lacks, and the call that hands them in."""
     parts = {"the model": description["model"], "the loss": description["loss"]}
     parts |= {step: spec for step, spec in (description["data"] or {}).items() if step != "get_y"}
     missing = {name: part for part, spec in parts.items() for name in _custom_names(spec) if name not in custom}
     if missing:
-        listed = ", ".join(f"{name!r} (in {part})" for name, part in missing.items())
-        pattern = ", ".join(f"{name!r}: {name}" for name in missing)
+        few = {one_line(name, 50): one_line(part, 20) for name, part in list(missing.items())[:MANY]}
+        more = f" and {len(missing) - MANY:,} more" if len(missing) > MANY else ""
+        listed = ", ".join(f"{name!r} (in {part})" for name, part in few.items()) + more
+        pattern = ", ".join(f"{name!r}: {name}" for name in few) + (", …" if more else "")
         raise MissingObjects(
             f"{fname} needs objects of your own, which no file brings: {listed}. Define or import them, and hand them "
             f"in: load_learner({str(fname)!r}, custom={{{pattern}}}). An instance is taken as it is, a class is called "
@@ -193,14 +200,26 @@ def _restore_if_given(spec: Any, custom: dict[str, Any], otherwise: Callable) ->
     return otherwise if spec == ABSENT or set(_custom_names(spec)) - set(custom) else restore(spec, custom)
 
 
-def _restore_model(description: dict, custom: dict[str, Any]) -> tuple[nn.Module, Any]:
+def _restore_model(description: dict, custom: dict[str, Any], weights: Mapping[str, Any]) -> tuple[nn.Module, Any]:
     """The model with new weights, and what described it (None for what was handed in)."""
     made = restore(description, custom)
     spec = made if hasattr(made, "build") and not isinstance(made, nn.Module) else None
+    if spec:
+        _check_plan(spec, weights)
     model = spec.build(pretrained=False) if spec else made if isinstance(made, nn.Module) else made()
     if not isinstance(model, nn.Module):
         raise TypeError(f"custom gave {type(model).__name__} for the model, not a torch.nn.Module")
     return model, spec
+
+
+def _check_plan(spec: Any, weights: Mapping[str, Any]) -> None:
+    """Raise ValueError for a description that the weights do not fit, before a network of that size is made."""
+    try:
+        with torch.device("meta"):
+            plan = spec.build(pretrained=False)
+    except (NotImplementedError, RuntimeError):  # some networks compute with numbers while they are made
+        return
+    check_weights(plan, weights, "it")
 
 
 def _restore_data(spec: dict | None, device: torch.device, custom: dict[str, Any]) -> DataBunch:

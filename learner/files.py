@@ -117,7 +117,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _write_error(path: Path, error: OSError) -> WriteError:
-    file = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
+    file = next((p for p in path.parents if os.path.exists(p) and not os.path.isdir(p)), None)
     reason = f"{file} is a file, not a folder" if file else error.strerror or str(error)
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     advice = "Free some space, or write to another disk" if full else "Choose a path where you may write"

@@ -201,7 +201,8 @@ def show_results(learn: Any, max_n: int) -> None:
     samples = [sample for batch in data.test_dl(picked, with_labels=True) for sample in data.decode(batch)]
     several = len(data.targets) > 1
     preds = [p.decoded if several else (p.decoded,) for p in batch_predict(learn, picked)]
-    show_samples(data.blocks, samples, data.n_inp, preds)
+    if learn.ranks.rank == 0:
+        show_samples(data.blocks, samples, data.n_inp, preds)
 
 
 def _single(values: Any) -> Any:

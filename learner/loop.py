@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from ..data.batch import batch_size, split_batch
 from ..data.bunch import DataBunch
-from ..data.loaders import DeviceLoader
+from ..data.loaders import WORKER_LOST, DeviceLoader, is_of_lost_worker
 from ..data.sharding import Shard
 from .stages import Stages, failed_handler
 
@@ -36,6 +36,9 @@ class Loop(Stages):
     max_steps: int | None = None  # where this fit is to end, if its epochs do not end before
     pct_train = 0.0  # batches done / batches in this fit, or steps / max_steps where that is more
     epochs_begun = 0  # in all fits; the randomness of an epoch follows from its number
+    fits_done = 0
+    restore: Callable[[], None] | None = None  # sets what a fit that goes on in another process has had there
+    first_epoch = first_batch = 0  # that it goes on with
 
     # the batch: for callbacks to read and change
     dl: Any = ()
@@ -78,11 +81,13 @@ class Loop(Stages):
             self.zero_grad()  # an interrupted fit may have left gradients
             with self.ranks.watched():
                 self._run("fit", self._fit)
+            self.fits_done += 1
         except Exception as error:
             _add_hints(error)
             raise
         finally:
             self.fitting, self.max_steps = False, None
+            self.restore, self.first_epoch, self.first_batch = None, 0, 0
             self.dl, self.xb, self.yb, self.pred, self.loss = (), (), (), None, None  # and the memory that they hold
             self.batch = None
 
@@ -105,7 +110,7 @@ class Loop(Stages):
         """What this process has of a loader that is read for evaluation."""
         if self.ranks.n == 1 or dl.shard.n > 1:
             return dl
-        seed = self.ranks.gather(dl.seed or 0)[0]
+        seed = self.ranks.gather(torch.initial_seed() if dl.seed is None else dl.seed)[0]
         return dl.sharded(Shard(self.ranks.rank, self.ranks.n, even=self.keeps_step), seed)
 
     def run_forward(self, dl: DeviceLoader) -> None:
@@ -116,7 +121,10 @@ class Loop(Stages):
                 self.forward()
 
     def _fit(self) -> None:
-        for epoch in range(self.n_epoch):
+        if self.restore:
+            self.restore()
+            self.restore = self.restore if self.first_batch else None
+        for epoch in range(self.first_epoch, self.n_epoch):
             self.epoch = epoch
             self._begin(self.data.train_dl, training=True)
             self._run("epoch", self._epoch)
@@ -130,9 +138,14 @@ class Loop(Stages):
             self._run("validate", self._all_batches)
 
     def _train(self) -> None:
+        begin = self.first_batch
+        if begin and self.restore:
+            self.restore()
+            self.restore, self.first_batch, self.dl.begin = None, 0, begin
+            self._note_progress(begin)
         before = self.train_iter
-        self._all_batches()
-        if self.train_iter == before:
+        self._all_batches(begin)
+        if self.train_iter == before and not begin:
             raise ValueError(
                 f"The training loader gave no batch in epoch {self.epoch}. Can its data be read only once? A loader is "
                 "read every epoch."
@@ -154,13 +167,13 @@ class Loop(Stages):
         by_steps = self.n_steps / self.max_steps if self.max_steps else 0.0
         self.pct_train = min(1.0, max(by_epochs, by_steps))
 
-    def _all_batches(self) -> None:
+    def _all_batches(self, begin: int = 0) -> None:
         n_inp = self.data.n_inp
         with torch.set_grad_enabled(self.training):
-            for number, batch in enumerate(self.dl):
+            for number, batch in enumerate(self.dl, begin):
                 self.iter, self.batch = number, batch
                 self.xb, self.yb = split_batch(batch, n_inp)
-                if not self.training and self.dl.spare:
+                if not self.training and getattr(self.dl, "spare", False):
                     self.forward()  # in step with other processes, and unheard
                     continue
                 self._run("batch", self._batch)
@@ -281,6 +294,8 @@ def _add_hints(error: Exception) -> None:
             "The device's memory was too small for a batch. Take a smaller bs, with GradientAccumulation to step as "
             "seldom as before; to_bf16() or to_fp16(); or GradientCheckpointing. The learner can go on."
         )
+    if is_of_lost_worker(error):
+        notes.append(WORKER_LOST)
     for note in notes:
         if hasattr(error, "add_note"):  # from Python 3.11 on
             error.add_note(note)

@@ -12,11 +12,20 @@ __all__ = ["kept_random_state", "set_seed"]
 
 
 def set_seed(seed: int, reproducible: bool = False) -> None:
-    """Seed torch, numpy and random; data made afterwards takes its seed from them.
+    """Seed torch (on every device), numpy and random; data made afterwards takes its seed from them.
 
-    `reproducible` also makes torch use deterministic algorithms (slower, and an error where an operation has none):
-    then runs on one machine with one version of torch are bit-identical. Across machines, devices or versions nothing
-    can promise that.
+    `reproducible` also makes torch use deterministic algorithms: slower, and an error where an operation has none. Then
+    two runs are identical to the last bit on one machine, with the same versions of torch and of the data, the same
+    number of threads (`torch.set_num_threads`) and of processes that train together. The number of workers that load
+    the data does not matter. Ask for it before the first work on a GPU, whose libraries look once only.
+
+    What cannot be promised: the same bits on another processor or GPU, under another version of torch or CUDA, or with
+    other numbers of threads and processes. Each of these may add the same numbers up in another order. Nor can it be
+    for code of your own that goes by time, by the order of a set of strings (unless PYTHONHASHSEED is set), or by
+    random numbers from elsewhere.
+
+    It stays on: `set_seed(seed)` later seeds anew and leaves it as it is. `torch.use_deterministic_algorithms(False)`
+    ends it.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -24,7 +33,7 @@ def set_seed(seed: int, reproducible: bool = False) -> None:
     if reproducible:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA asks for, before its first use
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.benchmark = False  # which chooses algorithms by their speed, each time anew
 
 
 @contextmanager

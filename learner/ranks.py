@@ -11,9 +11,9 @@ import io
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import zip_longest
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ __all__ = ["RankError", "Ranks", "join"]
 
 T = TypeVar("T")
 _known: dict[tuple, "Ranks"] = {}  # by process group and time-out: groups are made once
+WISHES = ("save", "stop")
 ROLL_CALL = 5.0  # seconds in which a process that is alive answers
 
 
@@ -45,6 +46,8 @@ class Ranks:
     local_rank: int = 0
     host: Any = None  # the process group for what hosts tell each other
     group: Any = None  # and the one for the tensors on their devices
+    wishes: set[str] = field(default_factory=set)  # of this process, until all know them
+    agreed: set[str] = field(default_factory=set)  # wishes that some rank had, known to all in the same batch
 
     def gather(self, value: T) -> list[T]:
         """The `value` of every rank, in their order; tensors on the CPU."""
@@ -84,13 +87,23 @@ class Ranks:
         return value
 
     def total(self, value: float) -> float:
-        """The sum of a number over all ranks."""
+        """The sum of a number over all ranks; wishes travel with it."""
         if self.n == 1:
+            self.agreed |= self.wishes
+            self.wishes.clear()
             return value
-        numbers = torch.tensor([value], dtype=torch.float64)
+        numbers = torch.tensor([value, *(wish in self.wishes for wish in WISHES)], dtype=torch.float64)
+        self.wishes.clear()
         with self.watched():
             dist.all_reduce(numbers, group=self.host)
-        return numbers.item()
+        self.agreed |= {wish for wish, n in zip(WISHES, numbers[1:].tolist(), strict=True) if n}
+        return numbers[0].item()
+
+    def wish(self, what: str) -> None:
+        """Let all ranks know, with the next batch, that this one wishes to "save" or to "stop"."""
+        self.wishes.add(what)
+        if self.n == 1:
+            self.total(0)
 
     def any(self, flag: bool) -> bool:
         """Whether some rank says so."""
@@ -107,12 +120,23 @@ class Ranks:
                 dist.all_reduce(tensor, group=self.group)
         return tensor
 
-    def copy_first(self, tensors: list[Tensor]) -> None:
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Set tensors to their means over all ranks; those of one kind travel together."""
+        kinds: dict[tuple, list[Tensor]] = {}
+        for tensor in tensors if self.n > 1 else ():
+            kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+        for alike in kinds.values():
+            means = self.sum_tensor(torch.cat([tensor.reshape(-1) for tensor in alike]).div_(self.n))
+            for tensor, mean in zip(alike, means.split([tensor.numel() for tensor in alike]), strict=True):
+                tensor.copy_(mean.view(tensor.shape))
+
+    def copy_first(self, tensors: Iterable[Tensor]) -> None:
         """Set tensors to what they are on rank 0."""
-        if self.n > 1:
+        for tensor in tensors if self.n > 1 else ():
+            values = tensor.contiguous()  # what can be sent
             with self.watched():
-                for tensor in tensors:
-                    dist.broadcast(tensor, src=0, group=self.group)
+                dist.broadcast(values, src=0, group=self.group)
+            tensor.copy_(values)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -206,13 +230,17 @@ def _duration(seconds: float | None) -> timedelta:
 
 
 def _use_own_device(local_rank: int) -> None:
-    if torch.cuda.is_available():
-        if local_rank >= torch.cuda.device_count():
-            raise ValueError(
-                f"This is process {local_rank} on its machine, which has {torch.cuda.device_count()} GPUs, numbered "
-                "from 0: start as many processes as there are GPUs (torchrun --nproc-per-node gpu)."
-            )
-        torch.cuda.set_device(local_rank)
+    if not torch.cuda.is_available():
+        return
+    n = torch.cuda.device_count()
+    if n == 1 and "SLURM_PROCID" in os.environ:  # with --gpus-per-task each process sees its own alone, as number 0
+        local_rank = 0
+    if local_rank >= n:
+        raise ValueError(
+            f"This is process {local_rank} on its machine, which has {n} GPUs, numbered from 0: start as many "
+            "processes as there are GPUs (torchrun --nproc-per-node gpu)."
+        )
+    torch.cuda.set_device(local_rank)
 
 
 def _leave() -> None:

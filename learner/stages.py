@@ -27,9 +27,8 @@ CANCEL = {
 class Stages:
     """Holds callbacks and runs stages: event, work, event, with a way out for whoever cancels."""
 
-    ranks = Ranks()  # the processes that train together
-
     def __init__(self):
+        self.ranks = Ranks()  # the processes that train together
         self.cbs: list[Callback] = []
         self._resolve_handlers()
 
@@ -77,7 +76,10 @@ class Stages:
 
     def _resolve_handlers(self) -> None:
         """Find out once who hears what, so that an event that nobody hears costs nothing."""
-        heard = self._heard = core.handlers(cb for cb in self.cbs if self.ranks.rank == 0 or not cb.rank0_only)
+        heard = core.handlers(cb for cb in self.cbs if self.ranks.rank == 0 or not cb.rank0_only)
+        if self.ranks.n > 1:
+            heard = {event: tuple(map(_on_rank0, handlers)) for event, handlers in heard.items()}
+        self._heard = heard
         self._stages = {
             stage: (heard[f"before_{stage}"], heard[f"after_{stage}"], heard[f"after_cancel_{stage}"], cancel)
             for stage, cancel in CANCEL.items()
@@ -116,6 +118,18 @@ class Stages:
 def as_list(values: object) -> list:
     """`values` as a list: nothing for None, one for a single thing."""
     return [] if values is None else list(values) if isinstance(values, (list, tuple)) else [values]
+
+
+def _on_rank0(handler: Handler) -> Handler:
+    """A handler that, if it is for rank 0 alone, finds itself alone: nobody answers what it would ask the others."""
+    if not handler.__self__.rank0_only:  # type: ignore[attr-defined]  # handlers are methods
+        return handler
+
+    def alone(learn: Stages) -> None:
+        with changed(learn, "ranks", Ranks()):
+            handler(learn)
+
+    return alone
 
 
 @contextmanager

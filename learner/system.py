@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..callbacks.core import Callback
+from ..callbacks.plain import plain
 from ..callbacks.torch_scheduler import TorchScheduler
 from ..data.batch import join_batch
 from .system_hooks import TrainerView
@@ -95,6 +96,42 @@ class System(Callback):
         if not self.schedulers:
             for group, lr in zip(self.learn.opt.param_groups, self.rates, strict=True):
                 group["lr"] = lr
+
+    # ---- what a fit that resumes needs to know
+
+    def state_dict(self) -> dict[str, Any]:
+        of_training = self.logged if self.learn.training else self.of_training
+        logged = {name: self._state_of(name, value) for name, value in of_training.items()}
+        return {"schedulers": [cb.state_dict() for cb in self.schedulers], "logged": logged}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for cb, own in zip(self.schedulers, state["schedulers"], strict=True):
+            cb.load_state_dict(own)
+        self.logged = {
+            name: self._loaded_metric(value) if isinstance(value, dict) else value
+            for name, value in state["logged"].items()
+        }
+
+    def _state_of(self, name: str, value: Any) -> Any:
+        """A logged value as it is; of a metric and its parts where they are in the model, and what they have seen."""
+        if isinstance(value, tuple):
+            return plain(value, name)
+        paths = [path for path, module in self.learn.model.named_modules() if module is value]
+        if not paths or not hasattr(value, "metric_state"):
+            raise TypeError(
+                f"self.log({name!r}, {type(value).__name__}()): what this metric has seen cannot be saved within an "
+                "epoch. Take one of torchmetrics that is an attribute of the model, or save after epochs only."
+            )
+        parts = {path: part for path, part in value.named_modules(prefix=paths[0]) if hasattr(part, "metric_state")}
+        return {path: (plain(part.metric_state, path), part._update_count) for path, part in parts.items()}
+
+    def _loaded_metric(self, state: Mapping[str, Any]) -> Any:
+        parts: list[Any] = [self.learn.model.get_submodule(path) for path in state]
+        for part, (values, n_updates) in zip(parts, state.values(), strict=True):
+            for name, value in plain(values, name="metric_state").items():
+                setattr(part, name, value)
+            part._update_count, part._computed = n_updates, None
+        return parts[0]
 
     # ---- lent to the model
 
@@ -175,7 +212,7 @@ class System(Callback):
 
     def after_epoch(self, learn: Any) -> None:
         learn.results = _means(self.logged) | learn.results
-        self.logged = {}
+        self.logged, self.of_training = {}, {}
 
 
 def _means(logged: Mapping[str, Any]) -> dict[str, float]:

@@ -64,7 +64,7 @@ def _call(learn: Any, hook: str, *args: Any) -> None:
 class TrainerView:
     """What a system may read of its trainer."""
 
-    is_global_zero, world_size, global_rank, sanity_checking, logger, datamodule = True, 1, 0, False, None, None
+    sanity_checking, logger, datamodule = False, None, None
 
     def __init__(self, learn: Any):
         self.learn = learn
@@ -72,6 +72,18 @@ class TrainerView:
     def __getattr__(self, name: str) -> Any:
         known = [key for key in (*vars(type(self)), "learn") if not key.startswith("_")]
         raise AttributeError(f"a Learner, unlike a Trainer, has no {name!r} to read: it has {sorted(known)}.")
+
+    @property
+    def global_rank(self) -> int:
+        return self.learn.ranks.rank
+
+    @property
+    def world_size(self) -> int:
+        return self.learn.ranks.n
+
+    @property
+    def is_global_zero(self) -> bool:
+        return self.global_rank == 0
 
     @property
     def current_epoch(self) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from numbers import Integral
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from ..callbacks.progress import ProgressBar
 from ..callbacks.recorder import Recorder
 from ..callbacks.schedule import ParamScheduler, Schedule, combined_cos, flat_cos, sgdr
 from . import distributed, weights
+from .fsdp import ShardedTraining, shard_model
 from .loop import Loop
 from .metrics import as_metric, metric_name
 from .optim import batchnorm_params, create_optimizer, layer_groups, no_decay_params, per_group
@@ -264,19 +265,36 @@ class Trainer(Loop):
 
         Raises ValueError where the processes have different data: give seeds, or call `set_seed` first.
         """
-        self._join(timeout)
+        self._join(timeout, sync_bn)
         if self.ranks.n > 1:
-            if sync_bn:
-                self.model = distributed.with_synced_batchnorm(self.model, self.data.device)
             self.add_cb(DistributedTraining(find_unused_parameters))
         return self
 
-    def _join(self, timeout: float | None) -> None:
+    def to_fsdp(self: T, modules: Iterable[nn.Module] | None = None, timeout: float | None = None) -> T:
+        """Train with all processes as `to_distributed` does, each with a part of the model; returns the learner.
+
+        For models whose parameters and optimizer need more than one device holds (torch's FSDP2). `modules` are put
+        together one at a time, by default the blocks that `GradientCheckpointing` takes. Evaluation and prediction
+        need all ranks, too. `save` and `export` write whole tensors; a `Checkpoint` has a file of each rank's part, and
+        can go on with another number of them. In one process nothing changes.
+        """
+        self.keeps_step = True
+        self._join(timeout)
+        if self.ranks.n > 1:
+            self.model.to(self.data.device)
+            shard_model(self.model, modules, self.ranks, self.data.device)
+            self.add_cb(ShardedTraining())
+        return self
+
+    def _join(self, timeout: float | None, sync_bn: bool = False) -> None:
         if any(isinstance(cb, DistributedTraining) for cb in self.cbs):
             raise ValueError("This learner is distributed already.")
-        self.ranks = join(timeout)
-        if self.ranks.n > 1:
-            self.data = self.data  # its part of it
+        ranks = join(timeout)
+        if ranks.n > 1:
+            model = distributed.with_synced_batchnorm(self.model, self.data.device) if sync_bn else self.model
+            part = distributed.own_part(self.data, ranks, self.keeps_step)
+            distributed.agree_on(model.to(part.device), ranks)
+            self.ranks, self.model, self.data = ranks, model, part
 
     # ---- trying out
 
@@ -302,12 +320,12 @@ class Trainer(Loop):
     @contextmanager
     def trying_out(self) -> Iterator[None]:
         """Inside, nothing is recorded or decided; afterwards weights, optimizer and random state are as before."""
-        begun, kept_out = self.epochs_begun, [cb for cb in self.cbs if cb.real_runs_only]
+        begun, kept_out = (self.fits_done, self.epochs_begun), [cb for cb in self.cbs if cb.real_runs_only]
         try:
             with self.kept_state(), kept_random_state(self.data.device), self.without_cbs(*kept_out):
                 yield
         finally:
-            self.epochs_begun = begun
+            self.fits_done, self.epochs_begun = begun
 
     def kept_state(self) -> AbstractContextManager:
         """A context after which model and optimizer are as they were before it."""

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .files import FileError, load_file, save_file
+from .files import FileError, load_file, one_line, save_file
+from .shards import like, whole
 
-__all__ = ["kept_state", "load", "load_weights", "save"]
+__all__ = ["check_weights", "kept_state", "load", "load_optimizer", "load_weights", "save"]
 
 KIND = "warmstart weights"
 
@@ -25,6 +26,7 @@ def save(learn: Any, path: Path, with_opt: bool) -> Path:
             "opt_name": type(learn.opt).__name__,
             "epochs_begun": learn.epochs_begun,
         }
+    content = whole(content)
     return learn.ranks.from_first(lambda: save_file(content, path))
 
 
@@ -35,13 +37,14 @@ def load(learn: Any, path: Path, with_opt: bool) -> Any:
         content = {"kind": KIND, "model": content, "opt": None}
     if not isinstance(content, Mapping) or content.get("kind") != KIND:
         raise FileError(f"{path} holds no weights of learn.save() and is no state dict: {_what(content)}.")
+    _check_parts(content, path)
     before = learn.opt
     if with_opt and content["opt"] is not None:
         learn.prepare_optimizer()
         _check_optimizer(learn.opt, content, path)
     load_weights(learn.model, content["model"], str(path))
     if with_opt and content["opt"] is not None:
-        learn.opt.load_state_dict(content["opt"])
+        load_optimizer(learn.opt, content["opt"], path)
         learn.epochs_begun = content["epochs_begun"]
     elif with_opt and before is not None:
         warnings.warn(
@@ -57,23 +60,77 @@ def _what(content: Any) -> str:
         return f"it holds a {type(content).__name__}"
     if "warmstart export" in content:
         return "it is an exported learner, which load_learner() reads"
-    return f"it holds {list(content)[:5]}. If the weights are one of these, save that part alone with torch.save()"
+    held = one_line(list(content)[:5])
+    return f"it holds {held}. If the weights are one of these, save that part alone with torch.save()"
+
+
+def _check_parts(content: Mapping, path: Path) -> None:
+    """Raise FileError where a file of `save` lacks a part, or has another in its place."""
+    is_whole = isinstance(content.get("model"), Mapping) and "opt" in content
+    if is_whole and content["opt"] is not None:
+        is_whole = _is_optimizer_state(content["opt"]) and isinstance(content.get("epochs_begun"), int)
+    if not is_whole:
+        raise FileError(f"{path} is damaged: weights or optimizer state are not as learn.save() writes them.")
+
+
+def _is_optimizer_state(opt: Any) -> bool:
+    if isinstance(opt, Mapping) and isinstance(opt.get("optimizers"), list):  # of several
+        return all(map(_is_optimizer_state, opt["optimizers"]))
+    groups = opt.get("param_groups") if isinstance(opt, Mapping) and isinstance(opt.get("state"), Mapping) else None
+    return isinstance(groups, list) and all(isinstance(g, Mapping) and isinstance(g.get("params"), list) for g in groups)
 
 
 def _check_optimizer(opt: Any, content: Mapping, path: Path) -> None:
     """Raise ValueError where the file's optimizer is another than the learner's."""
-    name, sizes = content["opt_name"], [len(group["params"]) for group in content["opt"]["param_groups"]]
+    name, sizes = content.get("opt_name"), [len(group["params"]) for group in content["opt"]["param_groups"]]
     own_sizes = [len(group["params"]) for group in opt.param_groups]
     if name != type(opt).__name__ or sizes != own_sizes:
         raise ValueError(
-            f"{path} holds the state of {name} over groups of {sizes} parameters, and this learner's optimizer is "
-            f"{type(opt).__name__} over {own_sizes}. Make the learner with the same opt_func and splitter, or pass "
-            "with_opt=False to load the weights alone."
+            f"{path} holds the state of {one_line(name, 40)} over groups of {one_line(sizes)} parameters, and this "
+            f"learner's optimizer is {type(opt).__name__} over {own_sizes}. Make the learner with the same opt_func "
+            "and splitter, or pass with_opt=False to load the weights alone."
         )
 
 
+def load_optimizer(opt: Any, state: Mapping, path: Path) -> None:
+    try:
+        opt.load_state_dict(_parted(state, opt))
+    except Exception as error:  # what a stranger's file holds can be wrong in any way
+        raise FileError(
+            f"{path} holds an optimizer state that cannot be loaded: {one_line(error, 300)}. Pass with_opt=False to "
+            "load the weights alone."
+        ) from error
+
+
+def _parted(state: Mapping[str, Any], opt: Any) -> dict[str, Any]:
+    """An optimizer's state with its tensors parted as the parameters are that they belong to."""
+    if "state" not in state:  # of several optimizers, which have one each
+        return dict(state)
+    params = [p for group in opt.param_groups for p in group["params"]]
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    values = {
+        number: {name: like(value, p) if _shape(value) == _shape(p) else value for name, value in of_one.items()}
+        for number, p in zip(numbers, params, strict=False)
+        if (of_one := state["state"].get(number)) is not None
+    }
+    return {**state, "state": values}
+
+
 def load_weights(model: nn.Module, state: Mapping[str, Any], source: str) -> None:
-    """Load a state dict, all of it. Raises ValueError that names what differs where it is of another architecture."""
+    """Load a state dict, all of it.
+
+    Raises ValueError that names what differs where it is of another architecture, FileError for what cannot be copied.
+    """
+    check_weights(model, state, source)
+    try:
+        own = model.state_dict()
+        model.load_state_dict({name: like(value, own[name]) for name, value in state.items()})
+    except Exception as error:  # a tensor can be of a kind without values, and what belongs to a state dict be no dict
+        raise FileError(f"{source} holds weights that cannot be loaded: {one_line(error, 300)}") from error
+
+
+def check_weights(model: nn.Module, state: Mapping[str, Any], source: str) -> None:
+    """Raise ValueError that names what differs, where a state dict is of another architecture than `model`."""
     own = model.state_dict()
     differs = {
         "are missing": [key for key in own if key not in state],
@@ -85,10 +142,9 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], source: str) -> Non
     if any(differs.values()):
         facts = "; ".join(f"{len(names)} {what} ({_first(names)})" for what, names in differs.items() if names)
         raise ValueError(
-            f"{source} holds weights of another architecture. Of {len(own)} parameters and buffers {facts}. Build the "
-            "model as it was when they were saved."
+            f"{source} holds weights of another architecture. Of {len(own)} parameters and buffers "
+            f"{one_line(facts, 300)}. Build the model as it was when they were saved."
         )
-    model.load_state_dict(state)
 
 
 def _shape(value: Any) -> Any:
@@ -99,8 +155,8 @@ def _shapes(name: str, there: Any, here: Any) -> str:
     return f"{name}: {_shape(there)} there, {_shape(here)} here"
 
 
-def _first(names: list[str], n: int = 3) -> str:
-    return ", ".join(names[:n]) + (", …" if len(names) > n else "")
+def _first(names: list, n: int = 3) -> str:
+    return ", ".join(map(str, names[:n])) + (", …" if len(names) > n else "")
 
 
 @contextmanager

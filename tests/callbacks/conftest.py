@@ -1,5 +1,7 @@
 """What the tests of callbacks share: a small learner of three classes."""
 
+import io
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from warmstart.callbacks import Callback
+from warmstart.callbacks.core import EVENTS
 from warmstart.data import Block, CategoryBlock, DataBlock, DataBunch, IndexSplitter
 from warmstart.learner import Learner
 
@@ -71,6 +74,78 @@ class FailIn(Callback):
     def before_backward(self, learn):
         if (learn.epoch, learn.iter) == self.at:
             raise self.error
+
+
+class HandOver(Callback):
+    """Does what the callback of `make()` does; after a batch `at` (epoch, iter), or after an epoch where that is None,
+    a new one takes its place, and is told what it would be in another process that resumes the fit from a file.
+
+    `before_that(old, learn)` is what happens to the old one when its state has been saved.
+    """
+
+    def __init__(self, make, epoch, iter=None, before_that=lambda old, learn: None):
+        self.make, self.at, self.before_that = make, (epoch, iter), before_that
+        self.cb = make()
+        self.order, self.orders = self.cb.order, self.cb.orders
+        self.taker = TakeOver(self)
+
+    def replace(self, learn):
+        state = through_a_file(self.cb.state_dict())
+        self.before_that(self.cb, learn)
+        opt, epoch = deepcopy(learn.opt.state_dict()), learn.epoch
+        old, self.cb = self.cb, self.make()
+        if learn.recorder is old:
+            learn.recorder = self.cb
+        learn.epoch = 0
+        self.load_around("before_fit", state, learn, before=True)
+        learn.opt.load_state_dict(opt)
+        learn.epoch = epoch
+        if self.at[1] is not None:
+            self.tell("before_epoch", learn)
+            self.load_around("before_train", state, learn)
+
+    def load_around(self, event, state, learn, before=False):
+        if before:
+            self.cb.load_state_dict(state)
+        self.tell(event, learn)
+        self.cb.load_state_dict(state)
+
+    def tell(self, event, learn):
+        if handler := getattr(self.cb, event, None):
+            handler(learn)
+
+
+for event in EVENTS:
+    setattr(HandOver, event, lambda self, learn, event=event: self.tell(event, learn))
+
+
+class TakeOver(Callback):
+    """Has a callback replaced when all others have heard of the moment."""
+
+    order = 10000
+
+    def __init__(self, hand_over):
+        self.hand_over, self.done = hand_over, False
+
+    def after_batch(self, learn):
+        if learn.training and (learn.epoch, learn.iter) == self.hand_over.at:
+            self.replace(learn)
+
+    def after_epoch(self, learn):
+        if (learn.epoch, None) == self.hand_over.at:
+            self.replace(learn)
+
+    def replace(self, learn):
+        self.done = True
+        self.hand_over.replace(learn)
+
+
+def through_a_file(state):
+    """What comes back of a state that is saved."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
 
 
 @dataclass

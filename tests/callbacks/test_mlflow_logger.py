@@ -11,6 +11,8 @@ from warmstart.callbacks.mlflow_logger import MLflowLogger
 from warmstart.callbacks.run_logger import run_params
 from warmstart.learner import accuracy
 
+from .conftest import HandOver
+
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # which it reads when it is imported
 mlflow = pytest.importorskip("mlflow")
 
@@ -103,6 +105,31 @@ def test_a_fit_that_breaks_off_ends_its_run_as_failed(learn, store, experiment):
     (run,) = runs(store, experiment)
     assert run.info.status == "FAILED" and mlflow.active_run() is None
     assert_holds(store, run, learn)
+
+
+def test_a_fit_that_resumes_goes_on_with_its_run(learn, store, experiment):
+    def make():
+        return MLflowLogger(experiment, tracking_uri=store)
+
+    cb = HandOver(make, epoch=1, before_that=lambda old, learn: old.close(failed=True))
+    learn.fit(3, cbs=[cb, cb.taker])
+    (run,) = runs(store, experiment)
+    assert run.info.status == "FINISHED" and not any("fit2" in name for name in run.data.params)
+    assert_holds(store, run, learn)
+    learn.fit(1, cbs=cb.cb)
+    assert len(runs(store, experiment)) == 2
+
+
+def test_a_fit_that_resumes_in_an_active_run_takes_that(learn, store, experiment):
+    def another(old, learn):
+        old.close(failed=True)
+        mlflow.start_run()
+
+    cb = HandOver(lambda: MLflowLogger(experiment, tracking_uri=store), epoch=1, before_that=another)
+    learn.fit(3, 0.1, cbs=[cb, cb.taker])
+    first, second = runs(store, experiment)
+    assert first.data.params["lr"] == second.data.params["lr"] == "0.1"
+    assert_holds(store, second, learn, first_step=9, first_epoch=2)
 
 
 def test_long_blocks_and_long_values_are_taken_too(make_learn, store, experiment):

@@ -10,6 +10,8 @@ from warmstart.callbacks import Callback
 from warmstart.callbacks.wandb_logger import WandbLogger
 from warmstart.learner import accuracy
 
+from .conftest import HandOver
+
 wandb = pytest.importorskip("wandb")
 
 
@@ -51,6 +53,7 @@ class Run:
 
     def note_run(self, run):
         self.project, self.name, self.began = run.project, run.display_name, run.start_time.ToNanoseconds()
+        self.run_id = run.run_id
         self.config |= values(run.config.update)
 
     def note_config(self, config):
@@ -162,6 +165,14 @@ def test_a_fit_that_breaks_off_finishes_its_run_as_failed(learn, new_runs):
     (run,) = new_runs()
     assert run.exit_code == 1 and wandb.run is None
     assert_holds(run.history, learn)
+
+
+def test_a_fit_that_resumes_goes_on_with_its_run(learn, new_runs):
+    cb = HandOver(lambda: WandbLogger("pets"), epoch=1, before_that=lambda old, learn: old.close(failed=True))
+    learn.fit(3, cbs=[cb, cb.taker])
+    first, second = new_runs()
+    assert first.run_id == second.run_id and second.exit_code == 0 and "lr" not in second.config
+    assert_holds(first.history + second.history, learn)
 
 
 def test_predictions_are_images_and_weights_an_artifact(make_picture_learn, tmp_path, new_runs):

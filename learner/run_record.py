@@ -1,0 +1,93 @@
+"""What a fit is: its recipe, its data, its seed and its surroundings, to be kept next to the weights.
+
+    record = run_record(learn)                    # within a fit
+    save_record(record, "models/run.json")
+    differences(load_record("models/run.json"), record)    # [] where the fit is the same, see `differences.py`
+
+The same script gives the same recipe, data and seed, whatever process runs it and on whatever machine.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..callbacks.core import Callback
+from ..data.bunch import DataBunch
+from ..data.fingerprint import fingerprint
+from ..data.randomness import kept_generators
+from .described import described
+from .environment import environment
+from .files import FileError
+from .recipe import recipe
+
+__all__ = ["load_record", "run_record", "save_record"]
+
+
+def run_record(learn: Any, without: Iterable[Callback] = ()) -> dict[str, Any]:
+    """What the fit that begins is, as JSON values in four parts.
+
+    - `recipe`: what has to be equal for a fit to be the same, see `recipe.py`; callbacks in `without` do not count.
+    - `data`: fingerprints of the training and validation set, over all processes, and the vocabularies.
+    - `seed`: that of the data, and torch's. Where a script sets none, each run has another one of the data.
+    - `environment`: versions, device, threads, the command, git and the time.
+
+    Nothing is changed, and no item or batch read.
+    """
+    with kept_generators():  # functions of the user's own may draw from them
+        return {
+            "recipe": recipe(learn, [*without]),
+            "data": _data(learn.data),
+            "seed": {"data": learn.data.train_dl.seed, "torch": _torch_seed()},
+            "environment": environment(learn.data.device, learn.ranks.n),
+        }
+
+
+def save_record(record: Mapping[str, Any], file: str | Path) -> Path:
+    """Write a record as JSON, atomically; parent folders are made."""
+    return _save_text(json.dumps(record, indent=1, allow_nan=False) + "\n", Path(file))
+
+
+def load_record(file: str | Path) -> dict[str, Any]:
+    """What `save_record` wrote. Raises FileNotFoundError, and FileError for a damaged file or another."""
+    try:
+        record = json.loads(Path(file).read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{file} is damaged, it is no JSON ({error}): without it the fit cannot be compared.") from None
+    if not isinstance(record, dict) or not all(
+        isinstance(record.get(part), dict) for part in ("recipe", "data", "seed")
+    ):
+        raise FileError(f"{file} is no record of a run: it has no recipe, data and seed.")
+    return record
+
+
+def _save_text(text: str, path: Path) -> Path:
+    """Write a text atomically: to a temporary name, synced, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _torch_seed() -> int | None:
+    """What torch was seeded with; None where nobody has: then it has drawn a number of 64 bits itself."""
+    seed = torch.initial_seed()
+    return seed if seed < 2**32 else None
+
+
+def _data(data: DataBunch) -> dict[str, Any]:
+    vocabs = {
+        str(i): described(list(v)) for i, b in enumerate(data.blocks) if (v := getattr(b, "vocab", None)) is not None
+    }
+    valid = None if data.valid_dl is None else fingerprint(data.valid_ds)
+    return {"train": fingerprint(data.train_ds), "valid": valid, "vocab": vocabs}
