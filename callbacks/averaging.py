@@ -134,6 +134,7 @@ def _renew_statistics(learn: Any) -> None:
         layer.momentum = None  # the plain mean over batches
     try:
         learn.run_forward(learn.data.train_dl)
+        learn.ranks.average(value for layer in layers for value in (layer.running_mean, layer.running_var))
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class DistributedTraining(Callback):
     """
 
     order = -45  # a step is known to come, and the scaler has not looked at the gradients
-    orders = {"before_validate": 75}  # when averages are in the model
+    orders = MappingProxyType({"before_validate": 75})  # when averages are in the model
 
     def __init__(self, find_unused_parameters: bool = False):
         self.find_unused_parameters = find_unused_parameters
@@ -63,8 +64,9 @@ class DistributedTraining(Callback):
 
     def after_loss(self, learn: Any) -> None:
         if learn.training:
-            own = learn.loss.detach() * (self.share / learn.ranks.n)
-            learn.loss = _WithValue.apply(learn.loss, learn.ranks.sum_tensor(own))
+            learn.own_loss = learn.loss.detach()
+            mean = learn.ranks.sum_tensor(learn.own_loss * (self.share / learn.ranks.n))
+            learn.loss = _WithValue.apply(learn.loss, mean)
 
     def before_backward(self, learn: Any) -> None:
         if self.share != 1:
@@ -82,7 +84,7 @@ class DistributedTraining(Callback):
 
     def after_batch(self, learn: Any) -> None:
         if learn.training:
-            learn.bs_elsewhere = 0
+            learn.bs_elsewhere, learn.own_loss = 0, None
 
     after_cancel_batch = after_batch
 

@@ -1,6 +1,7 @@
 """Loss and metrics of a validation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from .core import Callback
 from .nested import map_tensors
 
-__all__ = ["Evaluate"]
+__all__ = ["Evaluate", "asking"]
 
 
 class Evaluate(Callback):
@@ -18,8 +19,8 @@ class Evaluate(Callback):
     computes a dict gives a result for each of its names. Batches without targets count for nothing.
 
     Of several processes each has its share of the batches, and all end with the results over all of them: a metric of
-    this library adds up what each has seen, one of torchmetrics does that by itself, and any other is given all
-    predictions and targets in their order, for which they are kept on the CPU.
+    this library and one of torchmetrics add up what each has seen, and any other is given all predictions and targets
+    in their order, for which they are kept on the CPU.
     """
 
     order = -15
@@ -55,23 +56,48 @@ class Evaluate(Callback):
             for name, metric in self.metrics.items():
                 if learn.ranks.n > 1:
                     _take_in(metric, learn.ranks, kept)
-                learn.results |= _numbers(name, metric.compute())
+                with asking(learn.ranks, metric):
+                    learn.results |= _numbers(name, metric.compute())
         self.n, self.kept = 0, []  # a validation that never starts, because it is cancelled first, has no results
 
 
 def _knows_ranks(metric: Any) -> bool:
     """Whether a metric can take in what other processes have seen."""
-    return hasattr(metric, "sync_from") or hasattr(metric, "sync")
+    return hasattr(metric, "sync_from") or bool(_parts_of_torchmetrics(metric))
 
 
 def _take_in(metric: Any, ranks: Any, batches: list[tuple]) -> None:
     """Let a metric know what all processes have seen."""
     if hasattr(metric, "sync_from"):
         metric.sync_from(ranks.gather)
-    elif not _knows_ranks(metric):  # torchmetrics ask the others when they compute
+    elif not _knows_ranks(metric):  # torchmetrics ask when they compute
         metric.reset()
         for batch in batches:
             metric.update(*batch)
+
+
+def _parts_of_torchmetrics(metric: Any) -> list[Any]:
+    """The metrics of torchmetrics that one is, or consists of."""
+    return [part for part in metric.modules() if hasattr(part, "dist_sync_fn")] if isinstance(metric, nn.Module) else []
+
+
+@contextmanager
+def asking(ranks: Any, metric: Any) -> Iterator[None]:
+    """Inside, a metric of torchmetrics asks all ranks when it computes, by our means: theirs fail without a batch."""
+
+    def gather(state: Tensor, group: Any) -> list[Tensor]:
+        states = [other.to(state.device) for other in ranks.gather(state)]
+        return [other for other in states if other.numel()] or states  # a rank without a batch has an empty one
+
+    parts = _parts_of_torchmetrics(metric) if ranks.n > 1 else []
+    before = [(part.dist_sync_fn, part.distributed_available_fn) for part in parts]
+    for part in parts:
+        part.dist_sync_fn, part.distributed_available_fn = gather, lambda: True
+    try:
+        yield
+    finally:
+        for part, functions in zip(parts, before, strict=True):
+            part.dist_sync_fn, part.distributed_available_fn = functions
 
 
 def _numbers(name: str, value: Any) -> dict[str, float]:

@@ -181,8 +181,11 @@ class TerminateOnNaN(Callback):
         if self.arrival is not None:
             self.arrival.synchronize()
         if not self.is_finite:
+            own = learn.loss if learn.own_loss is None else learn.own_loss
+            ranks = learn.ranks.where(not own.isfinite().all())
+            where = f" on rank {', '.join(map(str, ranks))}" if learn.ranks.n > 1 else ""
             warnings.warn(
-                f"The loss is not finite in batch {learn.iter} of epoch {learn.epoch}, at a learning rate of "
+                f"The loss is not finite in batch {learn.iter} of epoch {learn.epoch}{where}, at a learning rate of "
                 f"{learn.opt.param_groups[-1]['lr']:.3g}: the fit ends, with the weights from before this batch. "
                 "DetectAnomaly() names the layer or the item that it comes from.",
                 stacklevel=2,

@@ -184,6 +184,19 @@ class DataBunch:
             dataset.training = False
         return self._eval_loader(dataset, self.train_dl.bs or 64, self._workers)
 
+    def augmented_dl(self, dl: DeviceLoader | None = None) -> DeviceLoader:
+        """The items of `dl` (by default the validation set's) in their order, with the randomness of training.
+
+        Each `set_epoch` has other random numbers. Raises ValueError for data that did not come from a `DataBlock`.
+        """
+        dl = self.valid_dl if dl is None else dl
+        if dl is None or not isinstance(dl.dataset, Dataset):
+            raise ValueError("Only items of a DataBlock can be augmented anew: pass dl=data.test_dl(items).")
+        dataset = copy.copy(dl.dataset)
+        dataset.training, dataset.seed = True, self.train_dl.seed or 0
+        loader = make_loader(dataset, dl.bs or 64, self._workers, self.device, keep_workers=False)
+        return DeviceLoader(loader, self.device, self.batch_tfms, dataset.blocks, training=True)
+
     def _eval_loader(self, dataset: Dataset | ForeignDataset, bs: int, num_workers: int) -> DeviceLoader:
         loader = make_loader(dataset, bs, num_workers, self.device, keep_workers=False)
         return DeviceLoader(loader, self.device, self.batch_tfms, getattr(dataset, "blocks", ()))

@@ -46,8 +46,7 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
     found = {"kind": type(dataset).__name__, "items": _length(dataset)}
     collected.add(_content(dataset))
     if isinstance(dataset, Dataset):
-        for path in _listed_files(dataset):
-            collected.add(path)
+        collected.files += _listed_files(dataset)
         if labels := [content_hash(values) for values in _own_labels(dataset)]:
             found["labels"] = labels[0] if len(labels) == 1 else content_hash(labels)
     return {**found, **collected.hashes()}
@@ -176,7 +175,7 @@ def _content(dataset: Any) -> Any:
     return {name: value for name, value in kept.items() if isinstance(value, LISTS)}
 
 
-def _listed_files(dataset: Dataset) -> Iterator[Path]:
+def _listed_files(dataset: Dataset) -> Iterator[str]:
     """The files that a table names, of the getters that say which folder they are in."""
     table = dataset.items
     if not isinstance(table, pd.DataFrame):
@@ -185,7 +184,7 @@ def _listed_files(dataset: Dataset) -> Iterator[Path]:
         if isinstance(getter, ColReader) and isinstance(getter.pref, Path):
             for column in [getter.cols] if isinstance(getter.cols, (str, int)) else getter.cols:
                 values = table[column] if column in table.columns else table.iloc[:, int(column)]
-                yield from (Path(getter.pref, f"{value}{getter.suff}") for value in values)
+                yield from (os.path.join(getter.pref, f"{value}{getter.suff}") for value in values)
 
 
 def _own_labels(dataset: Dataset) -> Iterator[list]:

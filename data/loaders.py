@@ -250,10 +250,10 @@ class DeviceLoader:
                 break
             except ItemError as error:
                 raise _without_worker_traceback(error) from None
-            except RuntimeError as error:
-                if not is_of_lost_worker(error):
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                if not (is_of_lost_worker(error) or (self._has_workers and not isinstance(error, RuntimeError))):
                     raise
-                raise RuntimeError(f"{error} {WORKER_LOST}") from error
+                raise RuntimeError(f"{type(error).__name__}: {error} {WORKER_LOST}") from error
             yield self.prepare(batch)
             if mine and self._passes() != mine:
                 raise RuntimeError(
@@ -294,6 +294,10 @@ class DeviceLoader:
         """Random generators that the loader below has of its own."""
         found = (getattr(part, "generator", None) for part in (self.dl, getattr(self.dl, "sampler", None)))
         return list(dict.fromkeys(generator for generator in found if isinstance(generator, torch.Generator)))
+
+    @property
+    def _has_workers(self) -> bool:
+        return getattr(self.dl, "num_workers", 0) > 0
 
     def _passes(self) -> int:
         """Passes begun so far, where they share their workers, as torch's persistent ones do."""

@@ -13,6 +13,8 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType, MappingProxyType
@@ -26,7 +28,7 @@ from ..callbacks.nested import map_tensors
 from ..data.randomness import generator_states, set_generator_states
 from .differences import differences
 from .environment import environment_changes
-from .files import FileError, load_file, save_file
+from .files import FileError, load_file, one_line, save_file
 from .ranks import RankError
 from .run_record import run_record, save_record
 from .shards import load_parts, mesh_of, part_out, put_back, save_parts
@@ -93,7 +95,8 @@ class Checkpoint(Callback):
         if found and len(found["records"]) > number:
             self._compare(found["records"][number], record)
             self.done = len(found["records"]) > number + 1 or found["finished"]
-            self._go_on(learn, found)
+            with _in_order(found):
+                self._go_on(learn, found)
         self.records += [{}] * (number - len(self.records)) + [record]  # fits without a checkpoint have none
         if self.done:
             raise CancelFit
@@ -152,6 +155,10 @@ class Checkpoint(Callback):
 
     def _restore(self, learn: Any, found: dict) -> None:
         """Set all that the file holds."""
+        with _in_order(found):
+            self._set(learn, found)
+
+    def _set(self, learn: Any, found: dict) -> None:
         place, device, rank = found["place"], learn.data.device, learn.ranks.rank
         load_weights(learn.model, found["model"], found["file"])
         for name, buffer in _unsaved_buffers(learn.model).items():
@@ -332,6 +339,17 @@ def _read(file: Path) -> dict:
         return content | {"records": json.loads(content["records"])}
     except (ValueError, RecursionError):
         raise FileError(f"{file} is damaged: its record of the run is no JSON.") from None
+
+
+@contextmanager
+def _in_order(found: dict) -> Iterator[None]:
+    """Inside, what a checkpoint holds is used: where it is not what it should be, a FileError says so."""
+    try:
+        yield
+    except ValueError:  # among them those of another architecture, which say it better
+        raise
+    except Exception as error:  # it can be wrong in any way
+        raise FileError(f"{found['file']} holds what no checkpoint of this fit does: {one_line(error, 300)}") from error
 
 
 def _parts_of(file: Path) -> Path:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ..data.fingerprint import content_hash
 from .own_code import OWN_CODE, code_of, constants, is_own, own_code, used_names
 
-__all__ = ["described", "in_words", "layer_text"]
+__all__ = ["class_of", "described", "in_words", "layer_text"]
 
 MANY = 50  # values of which a list or dict is told by its length and a hash
 DEEP = 6  # how far in objects are looked for in objects
@@ -135,12 +135,19 @@ def _set_later(cls: type, names: set[str]) -> Iterator[str]:
 
 def layer_text(layer: nn.Module) -> str:
     """A layer by itself, as it prints, without addresses; one of the user's own with its attributes."""
-    if is_own(type(layer)):
+    if is_own(class_of(layer)):
         parts = {name: described(value, objects=False) for name, value in _attributes(layer)}
         inside = ", ".join(f"{name}={in_words(part)}" for name, part in parts.items())
     else:
         inside = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(layer.extra_repr().split()))
-    return f"{type(layer).__name__}({inside})"
+    return f"{class_of(layer).__name__}({inside})"
+
+
+def class_of(layer: nn.Module) -> type:
+    """The class of a layer, as it is in one process: torch's FSDP puts one of its own in front."""
+    cls = type(layer)
+    is_parted = any(base.__name__ == "FSDPModule" for base in cls.__bases__)
+    return cls.__bases__[-1] if is_parted else cls
 
 
 def in_words(found: Any) -> str:

@@ -131,16 +131,20 @@ def _facts(data: DataBunch) -> dict[str, dict[str, Any]]:
 
 
 def _check_same_data(first: dict, own: dict, rank: int) -> None:
-    for name in first.keys() | own.keys():
-        one, other = first.get(name, {}), own.get(name, {})
-        if differs := [key for key in one.keys() | other.keys() if one.get(key) != other.get(key)]:
-            numbers = [key for key in ("items", "items in a batch", "batches") if key in differs]
-            what = ", ".join(f"{other.get(key)} {key} instead of {one.get(key)}" for key in numbers) or "other items"
-            raise ValueError(
-                f"Rank {rank} has another {name} than rank 0: {what}. All processes have to make the same data, of "
-                "which each then takes its part: give every random split its seed, RandomSplitter(seed=42), or call "
-                "set_seed before the data is made."
-            )
+    for name in {**first, **own}:
+        if first.get(name) == own.get(name):
+            continue
+        if name not in first or name not in own:
+            what = f"{'a' if name in own else 'no'} {name}, unlike rank 0"
+        else:
+            one, other = first[name], own[name]
+            numbers = [key for key in ("items", "items in a batch", "batches") if one.get(key) != other.get(key)]
+            facts = ", ".join(f"{other.get(key)} {key} instead of {one.get(key)}" for key in numbers)
+            what = f"another {name} than rank 0: {facts or 'other items'}"
+        raise ValueError(
+            f"Rank {rank} has {what}. All processes have to make the same data, of which each then takes its part: "
+            "give every random split its seed, RandomSplitter(seed=42), or call set_seed before the data is made."
+        )
 
 
 def agree_on(model: nn.Module, ranks: Ranks) -> None:

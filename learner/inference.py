@@ -21,7 +21,8 @@ from .losses import loss_activation, loss_decodes
 from .saved_preds import SavePreds
 from .stages import changed
 
-__all__ = ["GatherPreds", "Prediction", "batch_predict", "get_preds", "loss_not_reduced", "predict", "show_results"]
+__all__ = ["GatherPreds", "Prediction", "batch_predict", "get_preds", "loss_not_reduced", "predict", "show_results",
+           "tta"]  # fmt: skip
 
 
 class Prediction(NamedTuple):
@@ -70,6 +71,26 @@ def get_preds(learn: Any, split: str = "valid", dl: Any = None, with_input: bool
     if saver:
         columns[int(with_input)] = saved
     return tuple(columns)
+
+
+def tta(learn: Any, dl: Any, n: int, beta: float, act: Callable | None) -> tuple:
+    """See `Learner.tta`."""
+    if n < 1 or not 0 <= beta <= 1:
+        raise ValueError(f"tta(n={n}, beta={beta}): n is 1 or more, and beta a share from 0 to 1.")
+    dl = _split_loader(learn, "valid") if dl is None else as_loader(dl, learn.data.device)
+    augmented = learn.data.augmented_dl(dl)
+    plain, targs = get_preds(learn, dl=dl, act=act)
+    mean: Any = None
+    for epoch in range(n):
+        augmented.set_epoch(epoch)
+        preds, _ = get_preds(learn, dl=augmented, act=act)
+        mean = preds if mean is None else _pairwise(torch.add, mean, preds)
+    return _pairwise(lambda m, p: torch.lerp(m / n, p, beta), mean, plain), targs
+
+
+def _pairwise(function: Callable[[Tensor, Tensor], Tensor], a: Any, b: Any) -> Any:
+    """`function` of two tensors, or of each pair in two tuples of them."""
+    return function(a, b) if isinstance(a, Tensor) else tuple(function(x, y) for x, y in zip(a, b, strict=True))
 
 
 def _split_loader(learn: Any, split: str) -> DeviceLoader:

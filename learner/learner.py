@@ -127,6 +127,15 @@ class Learner(Trainer):
         """`predict` for many raw items, in batches."""
         return inference.batch_predict(self, items)
 
+    def tta(self, dl: Iterable | None = None, n: int = 4, beta: float = 0.25, act: Callable | None = None) -> tuple:
+        """`(preds, targs)` as `get_preds` gives them, each item's predicted under training's random transforms, too.
+
+        The mean over `n` augmented passes counts by `1 - beta`, that of the item as it is by `beta` (test-time
+        augmentation, as Krizhevsky et al. 2012 average over crops). For the validation set, or a loader `dl` over items
+        of a `DataBlock`, such as `data.test_dl(items)`. The random numbers follow from the data's seed.
+        """
+        return inference.tta(self, dl, n, beta, act)
+
     def show_results(self, max_n: int = 9) -> None:
         """Show validation samples with their targets and predictions, taken from all over the validation set."""
         inference.show_results(self, max_n)

@@ -50,6 +50,7 @@ class Loop(Stages):
     precision: Callable[[], AbstractContextManager] = nullcontext  # what forward pass and loss run in
     run_through: Callable | None = None  # what a training step's forward pass is called by, such as DDP
     bs_elsewhere = 0  # samples of the batch that other processes have
+    own_loss: Any = None  # of this process's samples, where `loss` is that of all
     keeps_step = False  # whether they have to have as many batches as each other in evaluation, too
     system: Any = None  # takes the place of forward pass and loss, for a model with a training step of its own
 

@@ -13,7 +13,8 @@ from ..callbacks.precision import MixedPrecision
 from ..callbacks.schedule import ParamScheduler
 from ..data.loaders import DeviceLoader
 from ..data.sharding import ShardedSampler
-from .described import described, layer_text
+from .described import class_of, described, layer_text
+from .metrics import metric_name
 from .own_code import own_code
 
 __all__ = ["recipe"]
@@ -31,12 +32,11 @@ def recipe(learn: Any, without: Iterable[Callback] = ()) -> dict[str, Any]:
     and arguments of its layers. Callbacks that only write or show (`rank0_only`) do not belong to it, nor those in
     `without`; what they have in their own way – schedules, precision, the sharing among processes – is not told twice.
     """
-    data, model = learn.data, learn.model
-    train_dl, dataset = data.train_dl, data.train_ds
+    data, train_dl, dataset = learn.data, learn.data.train_dl, learn.data.train_ds
     return {
         "n_epoch": int(learn.n_epoch),
         "bs": data.bs,
-        "valid_bs": data.valid_dl.bs if data.valid_dl else None,
+        "valid_bs": None if data.valid_dl is None else data.valid_dl.bs,
         "drop_last": getattr(train_dl.dl, "drop_last", None),
         "limit": train_dl.limit,
         "order": _order(train_dl),
@@ -44,24 +44,21 @@ def recipe(learn: Any, without: Iterable[Callback] = ()) -> dict[str, Any]:
         "optimizer": _optimizer(learn),
         "schedules": _schedules(learn.cbs),
         "loss": described(learn.loss_func),
-        "metrics": {name: described(m) for name, m in zip(learn.evaluate.metrics, learn.metrics, strict=True)},
+        "metrics": {metric_name(metric): described(metric) for metric in learn.metrics},
         "callbacks": [described(cb) for cb in learn.cbs if _counts(cb, learn, without)],
-        "model": _model(model, learn.opt.param_groups),
-        "getters": [described(getter) for getter in dataset.getters] if data.blocks else [],
+        "model": _model(learn.model, learn.opt.param_groups),
+        "getters": [described(getter) for getter in getattr(dataset, "getters", ())],
         "blocks": [_without_vocab(described(block)) for block in data.blocks],
-        "item_tfms": [_described_transform(tfm) for tfm in dataset.item_tfms] if data.blocks else [],
+        "item_tfms": [_described_transform(tfm) for tfm in getattr(dataset, "item_tfms", ())],
         "batch_tfms": [_described_transform(tfm) for tfm in data.batch_tfms],
     }
 
 
 def _order(dl: DeviceLoader) -> Any:
     """In what order items come, of a loader that processes share of all of them."""
-    if dl.sampler is not None:
-        return (
-            described(dl.sampler.order)
-            if dl.sampler.order is not None
-            else ["as listed", "shuffled"][dl.sampler.shuffle]
-        )
+    if (own := dl.sampler) is not None:
+        usual = "shuffled" if own.shuffle else "as listed"
+        return usual if own.order is None else described(own.order)
     sampler = getattr(dl.dl, "sampler", None)
     return described(sampler.sampler if isinstance(sampler, ShardedSampler) else sampler)
 
@@ -111,10 +108,10 @@ def _counts(cb: Callback, learn: Any, without: Iterable[Callback]) -> bool:
 def _model(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     names = {id(p): name for name, p in model.named_parameters()}
     layers = dict(model.named_modules())
-    own = {cls.__name__: own_code(cls) for cls in dict.fromkeys(map(type, layers.values()))}
+    own = {cls.__name__: own_code(cls) for cls in dict.fromkeys(map(class_of, layers.values()))}
     tensors = [*model.named_parameters(), *model.named_buffers()]
     found = {
-        "class": type(model).__qualname__,
+        "class": class_of(model).__qualname__,
         "layers": {name or "the whole": layer_text(layer) for name, layer in layers.items()},
         "tensors": _census(tensors),
         "trainable": _census((name, p) for name, p in model.named_parameters() if p.requires_grad),

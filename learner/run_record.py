@@ -2,7 +2,7 @@
 
     record = run_record(learn)                    # within a fit
     save_record(record, "models/run.json")
-    differences(load_record("models/run.json"), record)    # [] where the fit is the same, see `differences.py`
+    differences(earlier, record)                  # [] where the fit is the same, see `differences.py`
 
 The same script gives the same recipe, data and seed, whatever process runs it and on whatever machine.
 """
@@ -21,10 +21,9 @@ from ..data.fingerprint import fingerprint
 from ..data.randomness import kept_generators
 from .described import described
 from .environment import environment
-from .files import FileError
 from .recipe import recipe
 
-__all__ = ["load_record", "run_record", "save_record"]
+__all__ = ["run_record", "save_record"]
 
 
 def run_record(learn: Any, without: Iterable[Callback] = ()) -> dict[str, Any]:
@@ -49,19 +48,6 @@ def run_record(learn: Any, without: Iterable[Callback] = ()) -> dict[str, Any]:
 def save_record(record: Mapping[str, Any], file: str | Path) -> Path:
     """Write a record as JSON, atomically; parent folders are made."""
     return _save_text(json.dumps(record, indent=1, allow_nan=False) + "\n", Path(file))
-
-
-def load_record(file: str | Path) -> dict[str, Any]:
-    """What `save_record` wrote. Raises FileNotFoundError, and FileError for a damaged file or another."""
-    try:
-        record = json.loads(Path(file).read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{file} is damaged, it is no JSON ({error}): without it the fit cannot be compared.") from None
-    if not isinstance(record, dict) or not all(
-        isinstance(record.get(part), dict) for part in ("recipe", "data", "seed")
-    ):
-        raise FileError(f"{file} is no record of a run: it has no recipe, data and seed.")
-    return record
 
 
 def _save_text(text: str, path: Path) -> Path:

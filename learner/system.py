@@ -15,6 +15,7 @@ module expects: `self.log, log_dict, optimizers, lr_schedulers, manual_backward`
 derives from `nn.Module`, or from `LightningModule`; nothing of Lightning is imported here.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -23,9 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from ..callbacks.core import Callback
+from ..callbacks.evaluate import asking
 from ..callbacks.plain import plain
 from ..callbacks.torch_scheduler import TorchScheduler
 from ..data.batch import join_batch
+from .ranks import Ranks
 from .system_hooks import TrainerView
 from .system_optimizers import SteppedByHand, configured_optimizers
 
@@ -170,6 +173,8 @@ class System(Callback):
         if hasattr(value, "compute"):
             self.logged[name] = value
             return
+        if getattr(self.learn.dl, "spare", False):  # a batch that another process has counted
+            return
         value = value.detach().float() if isinstance(value, Tensor) else float(value)
         total, n = self.logged.get(name, (0.0, 0))
         n_now = self.learn.bs if batch_size is None else batch_size
@@ -207,24 +212,42 @@ class System(Callback):
         self.of_training, self.logged = self.logged, {}
 
     def after_validate(self, learn: Any) -> None:
-        learn.results |= _means(self.logged)
+        learn.results |= _means(self.logged, learn.ranks)
         self.logged = self.of_training
 
     def after_epoch(self, learn: Any) -> None:
-        learn.results = _means(self.logged) | learn.results
+        learn.results = _means(self.logged, learn.ranks) | learn.results
         self.logged, self.of_training = {}, {}
 
 
-def _means(logged: Mapping[str, Any]) -> dict[str, float]:
-    return {name: _mean(value) for name, value in logged.items()}
+def _means(logged: Mapping[str, Any], ranks: Ranks) -> dict[str, float]:
+    """The means over all processes, also of what this one has logged nothing for."""
+    shares = ranks.gather({name: value if isinstance(value, tuple) else None for name, value in logged.items()})
+    found = {name: [share[name] for share in shares if name in share] for share in shares for name in share}
+    metrics = [name for name, values in found.items() if None in values]
+    if any(name not in share for name in metrics for share in shares):  # all have to compute, so one lends it
+        lent = ranks.gather({name: _emptied(logged[name]) for name in metrics if name in logged})
+        logged = {name: metric for share in lent for name, metric in share.items()} | dict(logged)
+    return {
+        name: _computed(logged[name], ranks) if name in metrics else _mean(values) for name, values in found.items()
+    }
 
 
-def _mean(value: Any) -> float:
-    if isinstance(value, tuple):
-        return float(value[0]) / value[1]
-    result = float(value.compute())
-    value.reset()
+def _mean(shares: list[tuple[Any, int]]) -> float:
+    return sum(float(total) for total, _ in shares) / sum(n for _, n in shares)
+
+
+def _computed(metric: Any, ranks: Ranks) -> float:
+    with asking(ranks, metric):
+        result = float(metric.compute())
+    metric.reset()
     return result
+
+
+def _emptied(metric: Any) -> Any:
+    other = copy.deepcopy(metric)
+    other.reset()
+    return other
 
 
 def _forget_trainer(model: nn.Module) -> None:

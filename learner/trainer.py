@@ -96,7 +96,9 @@ class Trainer(Loop):
         if not isinstance(n_epoch, Integral) or n_epoch < 0:
             raise ValueError(f"n_epoch={n_epoch}: the number of epochs is a whole number, 0 or more.")
         if self.data.train_dl.n_batches == 0:
-            raise ValueError("There is no training batch: the training set is empty, or smaller than one batch.")
+            n, bs = self.ranks.n, self.data.bs
+            size = f" of {n * bs} items, {bs} for each of {n} processes" if n > 1 and bs else ""
+            raise ValueError(f"There is no training batch: the training set is empty, or smaller than one batch{size}.")
         self.n_epoch = n_epoch
         self.metrics = self.metrics  # the list may have been changed in place
 

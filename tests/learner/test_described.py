@@ -177,3 +177,12 @@ def test_a_layer_is_told_as_it_prints_without_its_parts():
 
     assert layer_text(nn.Conv2d(3, 4, 3)) == "Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))"
     assert layer_text(Net()) == "Net(drop=0.3, act=relu)"
+
+
+def test_a_layer_that_is_parted_over_processes_is_told_as_a_whole_one_is():
+    class FSDPModule:
+        pass
+
+    layer = nn.Linear(2, 3)
+    layer.__class__ = type("FSDPLinear", (FSDPModule, nn.Linear), {})
+    assert layer_text(layer) == layer_text(nn.Linear(2, 3))

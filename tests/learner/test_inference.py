@@ -533,3 +533,44 @@ def test_several_labels_of_a_picture_stand_below_each_other(photos, capsys):
     for ax in plt.gcf().axes[:2]:
         colour, number = ax.get_title().split("\n")
         assert (photos / colour / f"{number}.png").exists()
+
+
+# ---- test-time augmentation
+
+
+@pytest.fixture
+def noisy(x, y):
+    """A learner whose training adds noise to each item."""
+    torch.manual_seed(0)
+    block = DataBlock((Block, CategoryBlock), splitter=IndexSplitter(range(N - N_VALID, N)), item_tfms=Noise())
+    items = list(zip(x.tolist(), y.tolist(), strict=True))
+    return quiet(Learner(block.databunch(items, bs=4, num_workers=0, device="cpu", seed=3), nn.Linear(4, 3)))
+
+
+def test_tta_blends_the_plain_predictions_with_the_mean_over_augmented_ones(noisy, x, y):
+    preds, targs = noisy.tta(n=3, beta=0.25)
+    seen = [augmented_items(noisy, epoch) for epoch in range(3)]
+    assert not seen[0].equal(seen[1]) and not seen[0].allclose(x[-N_VALID:])
+    augmented = torch.stack([outputs(noisy.model, items).softmax(1) for items in seen]).mean(0)
+    assert preds.allclose(0.75 * augmented + 0.25 * outputs(noisy.model, x[-N_VALID:]).softmax(1))
+    assert targs.equal(y[-N_VALID:])
+    assert preds.equal(noisy.tta(n=3, beta=0.25)[0])
+
+
+def augmented_items(learn, epoch):
+    dl = learn.data.augmented_dl()
+    dl.set_epoch(epoch)
+    return torch.cat([batch[0] for batch in dl])
+
+
+def test_tta_takes_new_items_and_ignores_augmentation_where_beta_is_one(noisy, x):
+    test_dl = noisy.data.test_dl([(values, "") for values in x[:5].tolist()])
+    preds, targs = noisy.tta(test_dl, beta=1)
+    assert preds.allclose(outputs(noisy.model, x[:5]).softmax(1)) and targs is None
+
+
+def test_tta_needs_items_that_can_be_augmented_and_sensible_numbers(noisy):
+    with pytest.raises(ValueError, match=r"Only items of a DataBlock .*test_dl"):
+        noisy.tta(DataLoader(TensorDataset(torch.zeros(4, 4), torch.zeros(4)), 2))
+    with pytest.raises(ValueError, match="n is 1 or more"):
+        noisy.tta(n=0)

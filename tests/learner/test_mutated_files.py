@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 from warmstart.data import Block, CategoryBlock, DataBlock, IndexSplitter
-from warmstart.learner import Learner, load_learner
+from warmstart.learner import Checkpoint, Learner, load_learner
 from warmstart.learner.export import KEY
 from warmstart.learner.files import FileError, load_file, save_file
 
@@ -53,7 +53,14 @@ def read_weights(path):
     return {"model": learn.model.state_dict(), "opt": learn.opt.state_dict(), "epochs_begun": learn.epochs_begun}
 
 
-READERS = {"export": read_export, "weights": read_weights, "checkpoint": load_file}
+def read_checkpoint(path):
+    learn = make_learner()
+    learn.fit(2, cbs=Checkpoint(path.parent))
+    return {"model": learn.model.state_dict(), "opt": learn.opt.state_dict(), "losses": learn.recorder.losses}
+
+
+READERS = {"export": read_export, "weights": read_weights, "checkpoint": read_checkpoint}
+NAMES = {"checkpoint": "checkpoint-1.pt"}  # where another than "mutated.pth" is asked for
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +69,11 @@ def originals(tmp_path_factory):
     folder = tmp_path_factory.mktemp("originals")
     learn = make_learner()
     learn.fit(1)
-    state = {"model": learn.model.state_dict(), "opt": learn.opt.state_dict(), "seen": [1, 2], "note": "x", "lr": 0.1}
+    make_learner().fit(2, cbs=Checkpoint(folder / "run", every=3))
     files = {
         "export": learn.export(folder / "export.pt"),
         "weights": learn.save(folder / "weights.pt"),
-        "checkpoint": save_file(
-            {**state, "random": torch.get_rng_state(), "nested": {"a": (1, None)}}, folder / "c.pt"
-        ),
+        "checkpoint": folder / "run/checkpoint-2.pt",
     }
     return {kind: (file.read_bytes(), as_bits(READERS[kind](file))) for kind, file in files.items()}
 
@@ -93,8 +98,11 @@ def place(tmp_path, monkeypatch):
 
 def check(place, content, kind, expected=None):
     """Read the content: nothing is written, and what comes is `expected`, where that is known, or one paragraph."""
+    for other in place.parent.iterdir():  # a fit that went on has written more
+        other.unlink()
+    place = place.with_name(NAMES.get(kind, place.name))
     place.write_bytes(content)
-    before = listing(place)
+    before = listing(place, kind)
     try:
         found = READERS[kind](place)
     except (ValueError, KeyError) as error:
@@ -104,12 +112,13 @@ def check(place, content, kind, expected=None):
         assert len(said.replace(str(place), "")) < 600, said
     else:
         assert expected is None or as_bits(found) == expected
-    assert listing(place) == before and not Path(CANARY).exists()
+    assert listing(place, kind) == before and not Path(CANARY).exists()
 
 
-def listing(place):
-    top = place.parent.parent
-    return {(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in top.rglob("*")}
+def listing(place, kind):
+    """All files around, but for those beside a checkpoint, where a fit that goes on writes others."""
+    found = {path for path in place.parent.parent.rglob("*") if kind != "checkpoint" or path.parent != place.parent}
+    return {(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in found if path.is_file()}
 
 
 # ---- damage

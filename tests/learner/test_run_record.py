@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -40,8 +38,7 @@ from warmstart.callbacks import (
 from warmstart.data import CategoryBlock, DataBlock, DataBunch, IndexSplitter, get_image_files, parent_label
 from warmstart.learner import AdamW, CrossEntropyLoss, F1Score, Learner, Lookahead, accuracy
 from warmstart.learner.differences import differences
-from warmstart.learner.files import FileError
-from warmstart.learner.run_record import load_record, run_record, save_record
+from warmstart.learner.run_record import run_record, save_record
 from warmstart.vision import ImageBlock, Resize, aug_transforms
 
 torch.set_num_threads(1)
@@ -133,8 +130,8 @@ def test_a_record_is_json_that_comes_back_equal(tmp_path):
     record = record_of(learner(cbs=[MixUp(), Strong()]))
     assert set(record) == {"recipe", "data", "seed", "environment"}
     file = save_record(record, tmp_path / "new" / "run.json")
-    assert load_record(file) == record == json.loads(json.dumps(record, allow_nan=False))
-    assert differences(load_record(file), record) == []
+    found = json.loads(file.read_text("utf-8"))
+    assert found == record and differences(found, record) == []
     assert list(file.parent.iterdir()) == [file]
 
 
@@ -236,11 +233,8 @@ def test_no_image_is_opened_and_no_worker_started(photos, monkeypatch):
     assert record_of(learn)["data"]["train"]["items"] == 8
 
 
-@given(order=st.permutations(["threads", "progress", "csv", "device"]))
-@settings(deadline=None, max_examples=5)
-def test_what_is_shown_or_written_does_not_belong_to_the_recipe(order):
-    learn = learner(cbs=[CSVLogger(f"{order[0]}.csv")])
-    learn.progress.begin = {order[0]: 1.0}
+def test_what_only_writes_or_shows_does_not_belong_to_the_recipe(tmp_path):
+    learn = learner(cbs=CSVLogger(), path=tmp_path)
     assert record_of(learn)["recipe"] == record_of(learner())["recipe"]
 
 
@@ -445,20 +439,9 @@ def test_another_class_changes_the_vocabulary(photos):
 # ---- files
 
 
-@pytest.mark.parametrize(
-    "text, message", [("{", "is damaged"), ("[1]", "is no record"), ('{"recipe": 1}', "is no record")]
-)
-def test_a_damaged_record_is_named(tmp_path, text, message):
-    (tmp_path / "run.json").write_text(text)
-    with pytest.raises(FileError, match=f"run.json {message}"):
-        load_record(tmp_path / "run.json")
-    with pytest.raises(FileNotFoundError):
-        load_record(tmp_path / "none.json")
-
-
 def test_a_crash_while_writing_leaves_the_old_record(tmp_path, monkeypatch):
-    file = save_record({"recipe": {}, "data": {}, "seed": {}}, tmp_path / "run.json")
+    file = save_record({"recipe": {}}, tmp_path / "run.json")
     monkeypatch.setattr(os, "fsync", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        save_record({"recipe": {"n_epoch": 1}, "data": {}, "seed": {}}, file)
-    assert load_record(file)["recipe"] == {} and list(tmp_path.iterdir()) == [file]
+        save_record({"recipe": {"n_epoch": 1}}, file)
+    assert json.loads(file.read_text()) == {"recipe": {}} and list(tmp_path.iterdir()) == [file]
