@@ -77,7 +77,11 @@ def _is_optimizer_state(opt: Any) -> bool:
     if isinstance(opt, Mapping) and isinstance(opt.get("optimizers"), list):  # of several
         return all(map(_is_optimizer_state, opt["optimizers"]))
     groups = opt.get("param_groups") if isinstance(opt, Mapping) and isinstance(opt.get("state"), Mapping) else None
-    return isinstance(groups, list) and all(isinstance(g, Mapping) and isinstance(g.get("params"), list) for g in groups)
+    return isinstance(groups, list) and all(map(_is_group, groups))
+
+
+def _is_group(group: Any) -> bool:
+    return isinstance(group, Mapping) and isinstance(group.get("params"), list)
 
 
 def _check_optimizer(opt: Any, content: Mapping, path: Path) -> None:

@@ -1,0 +1,24 @@
+"""Runs that are killed at random moments end with the weights of one that is not: a few trials of the benchmark."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import warmstart
+
+SCRIPT = Path(warmstart.__file__).parent / "benchmarks/kill_test.py"
+
+
+def test_runs_that_are_killed_end_with_the_weights_of_the_undisturbed_one():
+    done = subprocess.run([sys.executable, SCRIPT, "3"], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    for workers, line in zip((0, 2), done.stdout.splitlines(), strict=True):
+        assert line.startswith(f"workers {workers}: 3 of 3 runs ended with the weights of the undisturbed one, after")
+        n_kills, in_writes = numbers(line)
+        assert n_kills >= 3 and in_writes >= 1
+
+
+def numbers(line):
+    """How many kills there were, and how many of them while a checkpoint was written."""
+    words = [word for word in line.replace(",", " ").split() if word.isdigit()]
+    return int(words[-2]), int(words[-1])
