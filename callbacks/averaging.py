@@ -1,6 +1,7 @@
 """Averages of a model's weights over training, which often generalise better than the weights it ends with."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .core import Callback
+from .parted import like, own_parts
 
 __all__ = ["EMA", "SWA"]
 
@@ -60,11 +62,21 @@ class _Averaging(Callback):
 
     after_cancel_fit = after_fit
 
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self.weights:  # by which they are parted
+            self.averages = [like(a, w) for a, w in zip(self.averages, self.weights, strict=True)]
+
     def _swap(self, inside: bool) -> None:
         if inside != self.inside and self.n_averaged:
             kept = [w.clone() for w in self.weights]
-            torch._foreach_copy_(self.weights, self.averages)
+            torch._foreach_copy_(own_parts(self.weights), own_parts(self.averages))
             self.averages, self.inside = kept, inside
+
+    def _average_in(self, share: float) -> None:
+        """Let the present weights be that share of the averages."""
+        self.n_averaged += 1
+        torch._foreach_lerp_(own_parts(self.averages), own_parts(self.weights), share)
 
 
 class EMA(_Averaging):
@@ -82,8 +94,7 @@ class EMA(_Averaging):
         self.decay = decay
 
     def after_step(self, learn: Any) -> None:
-        self.n_averaged += 1
-        torch._foreach_lerp_(self.averages, self.weights, 1 - self.decay)
+        self._average_in(1 - self.decay)
 
     def after_fit(self, learn: Any) -> None:
         if learn.n_steps and (kept := self.decay**learn.n_steps) > 0.5:
@@ -117,8 +128,7 @@ class SWA(_Averaging):
     def after_train(self, learn: Any) -> None:
         if self.inside or learn.pct_train < self.start:
             return
-        self.n_averaged += 1
-        torch._foreach_lerp_(self.averages, self.weights, 1 / self.n_averaged)
+        self._average_in(1 / (self.n_averaged + 1))
         super().after_train(learn)
         _renew_statistics(learn)
 

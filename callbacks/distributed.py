@@ -52,7 +52,8 @@ class DistributedTraining(Callback):
     def before_batch(self, learn: Any) -> None:
         if learn.training:
             own = 0 if learn.dl.spare else learn.bs
-            total = int(learn.ranks.total(own))
+            known = learn.dl.n_in_round if learn.automatic and learn.data.device.type == "cpu" else None
+            total = int(learn.ranks.total(own)) if known is None else known  # with no loss to come, wishes go with it
             learn.bs_elsewhere, self.share = total - learn.bs, own * learn.ranks.n / total
 
     def _forward(self, learn: Any, forward: Callable[[], Any]) -> Any:
@@ -65,7 +66,11 @@ class DistributedTraining(Callback):
     def after_loss(self, learn: Any) -> None:
         if learn.training:
             learn.own_loss = learn.loss.detach()
-            mean = learn.ranks.sum_tensor(learn.own_loss * (self.share / learn.ranks.n))
+            part = learn.own_loss * (self.share / learn.ranks.n)
+            if part.device.type == "cpu":  # nobody waits for it: what hosts tell each other will do
+                mean = torch.full_like(part, learn.ranks.total(part.item()))
+            else:
+                mean = learn.ranks.sum_tensor(part)
             learn.loss = _WithValue.apply(learn.loss, mean)
 
     def before_backward(self, learn: Any) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .core import Callback
+from .parted import put_together
 from .report import Report
 
 __all__ = ["GradientStats"]
@@ -51,7 +52,7 @@ class GradientStats(Callback):
     def before_step(self, learn: Any) -> None:
         grads = {name: p.grad for name, p in learn.model.named_parameters() if p.grad is not None}
         if grads:
-            self._pending.append((list(grads), torch.stack([_norm(grad) for grad in grads.values()])))
+            self._pending.append((list(grads), put_together(torch.stack([_norm(grad) for grad in grads.values()]))))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows as tables, one for each run of steps with the same columns."""

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .batchnorm import kept_statistics
 from .core import Callback, CancelStep
+from .parted import put_together
 
 __all__ = ["SAM", "GradientAccumulation", "GradientClip"]
 
@@ -86,15 +87,16 @@ class GradientClip(Callback):
         if self.max_value is not None:
             nn.utils.clip_grad_value_(params, self.max_value)
         if self.max_norm is not None:
-            self.norm = nn.utils.clip_grad_norm_(params, self.max_norm, self.norm_type)
+            self.norm = put_together(nn.utils.clip_grad_norm_(params, self.max_norm, self.norm_type))
 
 
 class SAM(Callback):
     """Step by the gradients at the worst place within `rho`, for flat minima (Foret et al. 2021, arXiv:2010.01412).
 
     Twice the work: each batch's gradient g leads up to w + rho·g/‖g‖, where the gradient for the step is taken. With
-    `GradientAccumulation` each batch climbs by itself. BatchNorm's statistics are those of the first pass alone. In
-    float16 gradients too small for it are lost to the way up, which goes by unscaled ones: take bfloat16.
+    `GradientAccumulation` each batch climbs by itself, as does each process's part of one. BatchNorm's statistics are
+    those of the first pass alone. In float16 gradients too small for it are lost to the way up, which goes by unscaled
+    ones: take bfloat16.
     """
 
     order = -60  # before the loss is scaled, which the second one will be instead

@@ -126,6 +126,7 @@ class Profiler(Timings, Callback):
                 if self._measures(learn):
                     self.callback_seconds[name] += time.perf_counter() - begin
 
+        watched.__self__ = handler.__self__  # type: ignore[attr-defined]  # the learner asks whose it is
         return watched
 
 

@@ -145,6 +145,7 @@ class NotebookDisplay:
     def __init__(self):
         from IPython.display import HTML, display
 
+        _let_forks_display()
         self.lines: list[Sequence[str]] = []  # of the table, the header first
         self.html: Callable[[str], Any] = HTML
         self.handle: Any = display(HTML(""), display_id=True)
@@ -183,9 +184,23 @@ def _richest_display() -> Display:
 
 def _in_notebook() -> bool:
     """Whether a front end shows what a cell displays: Jupyter's and its relatives', such as Colab's."""
+    return any(cls.__name__ == "ZMQInteractiveShell" for cls in type(_shell()).__mro__)
+
+
+def _shell() -> Any:
+    """What runs a notebook's cells; None outside of IPython."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    return any(cls.__name__ == "ZMQInteractiveShell" for cls in type(shell).__mro__)
+    return ipython.get_ipython() if ipython else None
+
+
+def _let_forks_display() -> None:
+    """Let a process that `launch` has forked from a notebook's show more than text, which ipykernel else drops.
+
+    ipykernel does the same itself in a fork that prints. What is sent goes through the notebook's process either way.
+    """
+    session = getattr(getattr(_shell(), "kernel", None), "session", None)
+    if session is not None:
+        session.pid = os.getpid()
 
 
 class ProgressBar(Callback):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .core import Callback, CancelFit
+from .parted import own_class
 
 __all__ = ["LogPreds", "RunLogger", "new_names", "run_params", "step_rows"]
 
@@ -193,7 +194,7 @@ def run_params(learn: Any) -> dict[str, Any]:
         "seed": sampler.seed if sampler else None,
         "opt": type(learn.opt).__name__,
         "loss": None if loss is None else getattr(loss, "__name__", type(loss).__name__),
-        "model": type(model).__name__,
+        "model": own_class(model).__name__,
         "arch": getattr(getattr(learn.model_spec, "arch", None), "name", None),
         "n_params": sum(p.numel() for p in model.parameters()),
         "n_trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),

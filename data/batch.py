@@ -1,5 +1,6 @@
 """Batches of any nesting: moved to a device, and parted into what the model gets and what the loss compares with."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,9 +13,11 @@ TARGET_KEYS = ("labels", "label", "targets", "target", "y")  # of a dict batch, 
 
 
 def default_device() -> torch.device:
-    """The accelerator where there is one, else the CPU."""
+    """The accelerator where there is one – of several processes on a machine each has its own – else the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
+        local_rank = int(os.environ.get("LOCAL_RANK", -1))  # of a process that torchrun has started
+        is_own = 0 <= local_rank < torch.cuda.device_count()
+        return torch.device("cuda", local_rank if is_own else torch.cuda.current_device())
     return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
 
 

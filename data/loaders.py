@@ -6,7 +6,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import count, islice, repeat
+from itertools import islice, repeat
 from typing import Any, cast
 
 import torch
@@ -137,6 +137,7 @@ class DeviceLoader:
         self.shard = Shard()  # what this process has of it
         self.shared_seed, self.epoch = 0, 0  # what processes that take whole batches in turn agree by
         self.spare = False  # whether the last batch is there to keep step with other processes, and is not to count
+        self.n_in_round: int | None = None  # items that all processes have in this round of training, where it is known
         self.begin = 0  # batches that the next pass leaves out
         self.when_begun: Callable[[], None] | None = None  # called once, when it has left them out
 
@@ -238,14 +239,14 @@ class DeviceLoader:
     def __iter__(self) -> Iterator[Any]:
         if self.replay is not None:
             begin = self._begin()
-            self.items, self.spare = None, False
+            self.items, self.spare, self.n_in_round = None, False, None
             yield from islice(self.replay, begin, self.limit)
             return
         batches = self._batches()
         mine = self._passes()
         while True:
             try:
-                batch, self.spare = next(batches)
+                batch, self.spare, self.n_in_round = next(batches)
             except StopIteration:
                 break
             except ItemError as error:
@@ -263,20 +264,22 @@ class DeviceLoader:
         if self.training and self.sampler is not None:
             self.sampler.set_epoch(self.sampler.epoch + 1)
 
-    def _batches(self) -> Iterator[tuple[Any, bool]]:
-        """This process's batches as the loader below gives them, each with whether it is a spare one."""
+    def _batches(self) -> Iterator[tuple[Any, bool, int | None]]:
+        """This process's batches as the loader below gives them, each with what is to be `spare` and `n_in_round`."""
         begin, limit = self.begin, self.limit
-        batches: Iterator[tuple[Any, bool]]
+        batches: Iterator[tuple[Any, bool, int | None]]
         if (share := self._share) is not None:
             share.begin, share.limit = begin, limit
-            batches = zip(self.dl, (number >= share.n_own for number in count()), strict=False)
+            batches = ((batch, share.is_spare(i), share.n_in_round(i)) for i, batch in enumerate(self.dl))
         elif self.sampler is not None and self.shard.n == 1:
             self.sampler.begin = begin * (self.bs or 1)
-            batches = islice(zip(self.dl, repeat(False)), None if limit is None else max(0, limit - begin))
+            rest = None if limit is None else max(0, limit - begin)
+            batches = islice(zip(self.dl, repeat(False), repeat(None)), rest)
         else:  # one whose order is its own: it has to be read to there
-            all_batches = self.dl if self.shard.n == 1 else in_agreement(self.dl, mix(self.shared_seed, self.epoch))
+            fixed = self.shard.n == 1 or isinstance(self.dl, (list, tuple))
+            all_batches = self.dl if fixed else in_agreement(self.dl, mix(self.shared_seed, self.epoch))
             end = None if limit is None else limit * (self.shard.n if self.shard.training else 1)
-            batches = deal(islice(all_batches, end), self.shard)
+            batches = ((batch, spare, None) for batch, spare in deal(islice(all_batches, end), self.shard))
             for _ in range(begin):
                 next(batches, None)
         self._begin()
@@ -345,9 +348,10 @@ def _rebuilt(dl: DataLoader, bs: int | None, sampler: Any) -> DataLoader:
 
     Without a batch size the sampler is one of batches.
     """
-    settings = {name: getattr(dl, name) for name in SETTINGS}
+    settings: dict[str, Any] = {name: getattr(dl, name) for name in SETTINGS}
     if bs is None:
-        return _Loader(dl.dataset, batch_sampler=sampler, **settings | {"drop_last": False})
+        settings["drop_last"] = False  # which is the batch sampler's affair
+        return _Loader(dl.dataset, batch_sampler=sampler, **settings)
     return _Loader(dl.dataset, bs, sampler=None if isinstance(dl.dataset, IterableDataset) else sampler, **settings)
 
 

@@ -1,13 +1,16 @@
 """One loader for several processes: which batches each of them gets."""
 
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from torch.utils.data import Sampler
 
-from .randomness import generator_states, kept_generators, mix, seeded_generators, set_generator_states
+from .randomness import kept_generators, mix, seeded_generators
 
 __all__ = ["Shard", "ShardedSampler", "deal", "in_agreement", "parts_itself"]
 
@@ -70,7 +73,7 @@ class ShardedSampler(Sampler):
         self.epoch = 0
         self.begin = 0  # rounds of batches that the next pass leaves out
         self.limit: int | None = None  # and after how many it ends: rounds in training, in evaluation batches
-        self.n_own = 0  # batches of the last pass that were not spare
+        self.n_own, self.n_items = 0, 0  # batches of the last pass that were not spare, and items of all processes
 
     def with_bs(self, bs: int) -> "ShardedSampler":
         """The same for batches of another size."""
@@ -88,10 +91,20 @@ class ShardedSampler(Sampler):
     def __iter__(self) -> Iterator[Any]:
         unit, n = self.bs or 1, self.shard.n
         end = None if self.limit is None else self.limit * unit * (n if self.shard.training else 1)
-        own = self._own(self._order()[self.begin * unit * n : end])
-        self.begin, self.n_own = 0, sum(not spare for _, spare in own)
+        order = self._order()[self.begin * unit * n : end]
+        own = self._own(order)
+        self.begin, self.n_items, self.n_own = 0, len(order), sum(not spare for _, spare in own)
         batches = (batch for batch, _ in own)
         return batches if self.bs is None else chain.from_iterable(batches)
+
+    def is_spare(self, number: int) -> bool:
+        """Whether a batch of the last pass was a spare one."""
+        return number >= self.n_own
+
+    def n_in_round(self, number: int) -> int | None:
+        """How many items all processes had in a round of the last pass; None where batches say it themselves."""
+        size = (self.bs or 0) * self.shard.n
+        return min(size, self.n_items - number * size) if size and self.shard.training else None
 
     def _own(self, order: Sequence) -> list[tuple[Any, bool]]:
         if self.bs is None:
@@ -101,8 +114,8 @@ class ShardedSampler(Sampler):
     def _order(self) -> list:
         seed = mix(self.seed, self.epoch) >> 1
         for part in (self.sampler, getattr(self.sampler, "sampler", None)):  # a batch sampler asks another for items
-            if getattr(part, "generator", None) is not None:  # of its own, in which processes may differ
-                part.generator.manual_seed(seed)
+            if generator := getattr(part, "generator", None):  # of its own, in which processes may differ
+                generator.manual_seed(seed)
         with seeded_generators(seed):
             return list(self.sampler)
 
@@ -117,13 +130,23 @@ def parts_itself(dl: Any) -> bool:
 def in_agreement(batches: Iterable[T], seed: int) -> Iterator[T]:
     """`batches`, read with global generators of their own that follow from `seed`: the same ones in all processes."""
     with seeded_generators(seed):
-        rest, states = iter(batches), generator_states()
+        rest, states = iter(batches), _states()
     while True:
         with kept_generators():
-            set_generator_states(states)
+            _set_states(states)
             try:
                 batch = next(rest)
             except StopIteration:
                 return
-            states = generator_states()
+            states = _states()
         yield batch
+
+
+def _states() -> tuple:
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+
+def _set_states(states: tuple) -> None:
+    torch.set_rng_state(states[0])
+    np.random.set_state(states[1])
+    random.setstate(states[2])

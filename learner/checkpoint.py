@@ -108,7 +108,7 @@ class Checkpoint(Callback):
 
     def _go_on(self, learn: Any, found: dict) -> None:
         place, n = found["place"], learn.ranks.n
-        batches, rest = divmod(place["batches"] * place["n_ranks"], n)
+        batches, rest = divmod(place["batches"] * place["n_ranks"] * place["bs"], n * (learn.data.bs or 1))
         if rest:
             warnings.warn(f"Some items of this epoch come twice: {place['n_ranks']} processes began it.", stacklevel=2)
         where = f"epoch {place['epoch'] + 1} of {learn.n_epoch}" + (f", after batch {batches}" if batches else "")
@@ -168,7 +168,7 @@ class Checkpoint(Callback):
 
     def _note_place(self, learn: Any, epoch: int, batches: int, epochs_begun: int, train_iter: int) -> None:
         self.place = {"epoch": epoch, "batches": batches, "epochs_begun": epochs_begun, "train_iter": train_iter,
-                      "n_steps": learn.n_steps, "n_ranks": learn.ranks.n}  # fmt: skip
+                      "n_steps": learn.n_steps, "n_ranks": learn.ranks.n, "bs": learn.data.bs or 1}  # fmt: skip
 
     def _write_if(self, due: bool, learn: Any) -> None:
         """Write where that is due or the process is to stop; and then do stop."""

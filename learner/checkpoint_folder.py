@@ -73,7 +73,9 @@ class CheckpointFolder:
     def _remove_old(self) -> None:
         for file in self._files()[: -self.keep]:
             file.unlink()
-            shutil.rmtree(_parts_of(file), ignore_errors=True)
+        for parts in self.path.glob("checkpoint-*.parts"):
+            if not parts.with_suffix(".pt").exists():  # also of a process that was killed in between
+                shutil.rmtree(parts, ignore_errors=True)
 
 
 def _number(file: Path) -> int:

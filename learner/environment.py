@@ -14,6 +14,7 @@ import torch
 import torchvision
 
 from .. import __version__
+from .files import one_line
 
 __all__ = ["environment", "environment_changes", "git_state"]
 
@@ -94,13 +95,18 @@ def git_state(folder: str | Path) -> dict[str, Any] | None:
     }
 
 
-def environment_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def environment_changes(old: Any, new: Mapping[str, Any]) -> list[str]:
     """Sentences on what differs between the environments of two records, and can make other numbers of the same fit.
 
-    What one of the records does not know is passed over.
+    What the older record does not know is passed over. It may come from a file, and be anything.
     """
-    before, now = old.get("environment", {}), new.get("environment", {})
-    versions = [environment.get("versions", {}) for environment in (before, now)]
-    pairs = [(f"the version of {name}", versions[0][name], versions[1].get(name)) for name in versions[0]]
-    pairs += [(what, before[name], now.get(name)) for name, what in AFFECTS_NUMBERS.items() if name in before]
-    return [f"{what} was {was} and is {is_}" for what, was, is_ in pairs if is_ is not None and was != is_]
+    before, now = _part(old, "environment"), new["environment"]
+    versions = _part(before, "versions")
+    pairs = [(f"the version of {name}", versions.get(name), is_) for name, is_ in now["versions"].items()]
+    pairs += [(what, before.get(name), now[name]) for name, what in AFFECTS_NUMBERS.items()]
+    return [f"{what} was {one_line(was)} and is {is_}" for what, was, is_ in pairs if was is not None and was != is_]
+
+
+def _part(record: Any, name: str) -> dict[str, Any]:
+    found = record.get(name) if isinstance(record, dict) else None
+    return found if isinstance(found, dict) else {}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import __version__
+from ..callbacks.parted import own_class
 from ..data.bunch import DataBunch
 from ..data.dataset import Dataset
 from ..data.loaders import DeviceLoader, make_loader
@@ -74,7 +75,7 @@ def _describe_if_possible(obj: Any, own: dict[str, Any]) -> Any:
 def _describe_model(learn: Any, own: dict[str, Any]) -> Any:
     if learn.model_spec is not None:
         return _describe("the model", learn.model_spec, own)
-    name = portable_name(learn.model)
+    name = portable_name(own_class(learn.model))
     own[name] = learn.model
     return {"custom": name}
 

@@ -12,12 +12,13 @@ import os
 import pickle
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-__all__ = ["FileError", "WriteError", "load_file", "one_line", "save_file"]
+__all__ = ["FileError", "WriteError", "load_file", "one_line", "save_file", "save_text"]
 
 
 FOLDER = 0x10  # a bit of a zip entry's attributes
@@ -38,21 +39,29 @@ def save_file(content: dict[str, Any], path: str | Path) -> Path:
     What a killed process left half written beside it is removed. Raises WriteError, an OSError, where the disk is full
     or read-only, a folder is a file, and the like: what was there before is unchanged then.
     """
-    path = Path(path)
+    return _write(Path(path), lambda file: _save(content, file))
+
+
+def save_text(text: str, path: str | Path) -> Path:
+    """Write a text in UTF-8, as `save_file` writes."""
+    return _write(Path(path), lambda file: file.write(text.encode()))
+
+
+def _write(path: Path, fill: Callable[["_Output"], Any]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_left_over(path)
-        _write(content, path)
+        _replace(path, fill)
     except OSError as error:
         raise _write_error(path, error) from error
     return path
 
 
-def _write(content: dict[str, Any], path: Path) -> None:
+def _replace(path: Path, fill: Callable[["_Output"], Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with _Output(io.FileIO(temporary, "w")) as file:
-            _save(content, file)
+            fill(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

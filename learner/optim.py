@@ -150,8 +150,8 @@ def _can_be_fused(opt_func: Callable, params: Sequence[nn.Parameter]) -> bool:
     if not isinstance(inner, type) or "fused" not in inspect.signature(inner).parameters:
         return False
     try:
-        for device, dtype in {(p.device, p.dtype) for p in params}:
-            probe = nn.Parameter(torch.zeros(1, device=device, dtype=dtype))
+        for p in {(p.device, p.dtype): p for p in params}.values():
+            probe = nn.Parameter(p.detach().new_zeros(1))  # parted, if they are
             probe.grad = torch.zeros_like(probe)
             opt_func([probe], lr=0.1, fused=True).step()
     except RuntimeError:

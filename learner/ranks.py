@@ -22,12 +22,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .meeting import meeting_place
+
 __all__ = ["RankError", "Ranks", "join"]
 
 T = TypeVar("T")
 _known: dict[tuple, "Ranks"] = {}  # by process group and time-out: groups are made once
 WISHES = ("save", "stop")
+START = 120.0  # seconds that processes have to come to where they meet, where the time-out is shorter
 ROLL_CALL = 5.0  # seconds in which a process that is alive answers
+AT_ONCE = 2**25  # bytes of tensors that travel together
 
 
 class RankError(RuntimeError):
@@ -92,10 +96,11 @@ class Ranks:
             self.agreed |= self.wishes
             self.wishes.clear()
             return value
-        numbers = torch.tensor([value, *(wish in self.wishes for wish in WISHES)], dtype=torch.float64)
-        self.wishes.clear()
+        said = set(self.wishes)  # a signal may add to them at any time
+        numbers = torch.tensor([value, *(wish in said for wish in WISHES)], dtype=torch.float64)
         with self.watched():
             dist.all_reduce(numbers, group=self.host)
+        self.wishes -= said
         self.agreed |= {wish for wish, n in zip(WISHES, numbers[1:].tolist(), strict=True) if n}
         return numbers[0].item()
 
@@ -122,21 +127,14 @@ class Ranks:
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         """Set tensors to their means over all ranks; those of one kind travel together."""
-        kinds: dict[tuple, list[Tensor]] = {}
-        for tensor in tensors if self.n > 1 else ():
-            kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
-        for alike in kinds.values():
-            means = self.sum_tensor(torch.cat([tensor.reshape(-1) for tensor in alike]).div_(self.n))
-            for tensor, mean in zip(alike, means.split([tensor.numel() for tensor in alike]), strict=True):
-                tensor.copy_(mean.view(tensor.shape))
+        if self.n > 1:
+            _at_once(tensors, lambda values: self.sum_tensor(values.div_(self.n)))
 
     def copy_first(self, tensors: Iterable[Tensor]) -> None:
-        """Set tensors to what they are on rank 0."""
-        for tensor in tensors if self.n > 1 else ():
-            values = tensor.contiguous()  # what can be sent
+        """Set tensors to what they are on rank 0; those of one kind travel together."""
+        if self.n > 1:
             with self.watched():
-                dist.broadcast(values, src=0, group=self.group)
-            tensor.copy_(values)
+                _at_once(tensors, lambda values: dist.broadcast(values, src=0, group=self.group))
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -161,6 +159,7 @@ class Ranks:
                 f"{names} did not come to where rank {self.rank} waited for it. It hangs, does other work than the "
                 f"rest, or needs longer than the time-out: to_distributed(timeout=…). ({reason})"
             )
+        names = names.replace("Ranks", "One of ranks")  # the others may wait for a rank that is here
         return f"{names} has ended or failed, so rank {self.rank} cannot go on: its own message says why. ({reason})"
 
     def _roll_call(self) -> list[int]:
@@ -171,11 +170,28 @@ class Ranks:
             others = [rank for rank in range(self.n) if rank != self.rank]
             end = time.monotonic() + ROLL_CALL
             while others and time.monotonic() < end:
+                if "stop" in self.wishes:  # torchrun ends those that are left, and says itself who was lost
+                    return []
                 others = [rank for rank in others if not store.check([f"roll call/{rank}"])]
                 time.sleep(0.05)
             return others
         except RuntimeError:  # the store is kept by the machine of rank 0, or by torchrun
             return [] if self.rank == 0 else [0]
+
+
+def _at_once(tensors: Iterable[Tensor], change: Callable[[Tensor], Any]) -> None:
+    """Let `change` work in place on tensors as vectors: on many of a kind together, for each call takes its time."""
+    kinds: dict[tuple, list[list[Tensor]]] = {}
+    for tensor in tensors:
+        groups = kinds.setdefault((tensor.dtype, tensor.device), [[]])
+        if sum(other.nbytes for other in groups[-1]) > AT_ONCE:
+            groups.append([])
+        groups[-1].append(tensor)
+    for alike in (group for groups in kinds.values() for group in groups):
+        values = torch.cat([tensor.reshape(-1) for tensor in alike])
+        change(values)
+        for tensor, part in zip(alike, values.split([tensor.numel() for tensor in alike]), strict=True):
+            tensor.copy_(part.view(tensor.shape))
 
 
 def _packed(value: Any) -> bytes:
@@ -209,7 +225,9 @@ def join(timeout: float | None = None) -> Ranks:
         os.environ.update(environment)
         _use_own_device(int(environment.get("LOCAL_RANK", 0)))
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=_duration(timeout))
+        duration = _duration(None if timeout is None else max(timeout, START))
+        rank, n = int(environment.get("RANK", -1)), int(environment["WORLD_SIZE"])
+        dist.init_process_group(backend, store=meeting_place(duration), rank=rank, world_size=n, timeout=duration)
         atexit.register(_leave)
     if dist.get_world_size() == 1:
         return Ranks()

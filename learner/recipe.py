@@ -1,6 +1,8 @@
 """What has to be equal for two fits to be the same, apart from the data: the recipe of a fit."""
 
 import hashlib
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,9 +15,8 @@ from ..callbacks.precision import MixedPrecision
 from ..callbacks.schedule import ParamScheduler
 from ..data.loaders import DeviceLoader
 from ..data.sharding import ShardedSampler
-from .described import class_of, described, layer_text
+from .described import described, in_words
 from .metrics import metric_name
-from .own_code import own_code
 
 __all__ = ["recipe"]
 
@@ -28,11 +29,12 @@ WITH_A_PART = (ParamScheduler, MixedPrecision, DistributedTraining)  # of the re
 def recipe(learn: Any, without: Iterable[Callback] = ()) -> dict[str, Any]:
     """The recipe of the fit that begins, as JSON values; other objects are `described`.
 
-    The optimizer is as it is now, a schedule is the values that it has at 11 points, a model the names, shapes, dtypes
-    and arguments of its layers. Callbacks that only write or show (`rank0_only`) do not belong to it, nor those in
-    `without`; what they have in their own way – schedules, precision, the sharing among processes – is not told twice.
+    The optimizer is as it is now, a schedule is the values that it has at 11 points. Callbacks that only write or show
+    (`rank0_only`) do not belong to it, nor those in `without`; schedules, precision and the sharing among processes
+    are told in their own way.
     """
     data, train_dl, dataset = learn.data, learn.data.train_dl, learn.data.train_ds
+    blocks = [described(block) for block in data.blocks]
     return {
         "n_epoch": int(learn.n_epoch),
         "bs": data.bs,
@@ -48,7 +50,7 @@ def recipe(learn: Any, without: Iterable[Callback] = ()) -> dict[str, Any]:
         "callbacks": [described(cb) for cb in learn.cbs if _counts(cb, learn, without)],
         "model": _model(learn.model, learn.opt.param_groups),
         "getters": [described(getter) for getter in getattr(dataset, "getters", ())],
-        "blocks": [_without_vocab(described(block)) for block in data.blocks],
+        "blocks": [{name: value for name, value in block.items() if name != "vocab"} for block in blocks],  # it is data
         "item_tfms": [_described_transform(tfm) for tfm in getattr(dataset, "item_tfms", ())],
         "batch_tfms": [_described_transform(tfm) for tfm in data.batch_tfms],
     }
@@ -58,9 +60,9 @@ def _order(dl: DeviceLoader) -> Any:
     """In what order items come, of a loader that processes share of all of them."""
     if (own := dl.sampler) is not None:
         usual = "shuffled" if own.shuffle else "as listed"
-        return usual if own.order is None else described(own.order)
+        return usual if own.order is None else described(own.order, room=1)
     sampler = getattr(dl.dl, "sampler", None)
-    return described(sampler.sampler if isinstance(sampler, ShardedSampler) else sampler)
+    return described(sampler.sampler if isinstance(sampler, ShardedSampler) else sampler, room=1)
 
 
 def _precision(learn: Any) -> str:
@@ -72,17 +74,11 @@ def _precision(learn: Any) -> str:
 
 def _optimizer(learn: Any) -> dict[str, Any]:
     """Its class and its hyper-parameters: one value, or where they differ one for each of its parameter groups."""
-    groups = learn.opt.param_groups
-    hypers = {
-        name: [described(group.get(name)) for group in groups]
-        for name in ["lr", *learn.opt.defaults]
-        if name not in HOW_NOT_WHAT
-    }
-    found = described(learn.opt)
-    return {
-        **{name: value for name, value in found.items() if name != "defaults"},
-        **{name: values[0] if all(v == values[0] for v in values) else values for name, values in hypers.items()},
-    }
+    hypers = {}
+    for name in ["lr", *learn.opt.defaults]:
+        values = [described(group.get(name)) for group in learn.opt.param_groups]
+        hypers[name] = values[0] if all(value == values[0] for value in values) else values
+    return described(learn.opt) | {name: value for name, value in hypers.items() if name not in HOW_NOT_WHAT}
 
 
 def _schedules(cbs: Iterable[Callback]) -> dict[str, list]:
@@ -106,34 +102,38 @@ def _counts(cb: Callback, learn: Any, without: Iterable[Callback]) -> bool:
 
 
 def _model(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Its layers as they print, and a census of all its tensors, of those that train, and of each parameter group."""
     names = {id(p): name for name, p in model.named_parameters()}
-    layers = dict(model.named_modules())
-    own = {cls.__name__: own_code(cls) for cls in dict.fromkeys(map(class_of, layers.values()))}
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    found = {
-        "class": class_of(model).__qualname__,
-        "layers": {name or "the whole": layer_text(layer) for name, layer in layers.items()},
-        "tensors": _census(tensors),
+    return {
+        "class": _class_of(model).__qualname__,
+        "layers": {name or "the whole": _layer_text(layer) for name, layer in model.named_modules()},
+        "tensors": _census([*model.named_parameters(), *model.named_buffers()]),
         "trainable": _census((name, p) for name, p in model.named_parameters() if p.requires_grad),
         "groups": [_census((names.get(id(p), "elsewhere"), p) for p in group["params"]) for group in groups],
-        "layer_classes": {name: code for name, code in own.items() if code},
     }
-    hparams = getattr(model, "hparams", None)  # as modules of Lightning's kind keep their arguments
-    return found | ({"hparams": described(hparams)} if isinstance(hparams, Mapping) else {})
 
 
-def _census(named: Iterable[tuple[str, Tensor]]) -> dict[str, Any]:
-    """How many tensors, and numbers in them; and a hash of their names, shapes and dtypes."""
-    listed = [
-        (name, t.dtype, () if is_lazy(t) else tuple(t.shape), 0 if is_lazy(t) else t.numel()) for name, t in named
-    ]
-    digest = hashlib.sha256("\n".join(f"{name} {dtype} {shape}" for name, dtype, shape, _ in listed).encode())
-    return {"tensors": len(listed), "numbers": sum(n for *_, n in listed), "sha256": digest.hexdigest()}
+def _layer_text(layer: nn.Module) -> str:
+    """A layer by itself as it prints, without addresses; one that prints no arguments with those that it keeps."""
+    name = _class_of(layer).__name__
+    if printed := " ".join(layer.extra_repr().split()):
+        return f"{name}({re.sub(r' at 0x[0-9a-fA-F]+', '', printed)})"
+    return name + in_words(described(layer, room=1)).removeprefix(type(layer).__qualname__)
 
 
-def _without_vocab(block: dict[str, Any]) -> dict[str, Any]:
-    """A block but for what it has learned from the data, which is told there."""
-    return {name: value for name, value in block.items() if name != "vocab"}
+def _class_of(layer: nn.Module) -> type:
+    """The class of a layer, as it is in one process: torch's FSDP puts one of its own in front."""
+    cls = type(layer)
+    is_parted = any(base.__name__ == "FSDPModule" for base in cls.__bases__)
+    return cls.__bases__[-1] if is_parted else cls
+
+
+def _census(named: Iterable[tuple[str, Tensor]]) -> str:
+    """How many tensors, and numbers in them; and a short hash of their names, shapes and dtypes."""
+    listed = [(name, t.dtype, () if is_lazy(t) else tuple(t.shape)) for name, t in named]
+    digest = hashlib.sha256("\n".join(f"{name} {dtype} {shape}" for name, dtype, shape in listed).encode())
+    numbers = sum(math.prod(shape) for *_, shape in listed)
+    return f"{len(listed)} tensors of {numbers:,} numbers ({digest.hexdigest()[:8]})"
 
 
 def _described_transform(tfm: Any) -> Any:

@@ -8,7 +8,6 @@ The same script gives the same recipe, data and seed, whatever process runs it a
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ..data.fingerprint import fingerprint
 from ..data.randomness import kept_generators
 from .described import described
 from .environment import environment
+from .files import save_text
 from .recipe import recipe
 
 __all__ = ["run_record", "save_record"]
@@ -46,23 +46,8 @@ def run_record(learn: Any, without: Iterable[Callback] = ()) -> dict[str, Any]:
 
 
 def save_record(record: Mapping[str, Any], file: str | Path) -> Path:
-    """Write a record as JSON, atomically; parent folders are made."""
-    return _save_text(json.dumps(record, indent=1, allow_nan=False) + "\n", Path(file))
-
-
-def _save_text(text: str, path: Path) -> Path:
-    """Write a text atomically: to a temporary name, synced, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    """Write a record as JSON, see `save_text`."""
+    return save_text(json.dumps(record, indent=1, allow_nan=False) + "\n", file)
 
 
 def _torch_seed() -> int | None:
@@ -72,8 +57,6 @@ def _torch_seed() -> int | None:
 
 
 def _data(data: DataBunch) -> dict[str, Any]:
-    vocabs = {
-        str(i): described(list(v)) for i, b in enumerate(data.blocks) if (v := getattr(b, "vocab", None)) is not None
-    }
+    vocabs = [described(list(vocab)) for block in data.blocks if (vocab := getattr(block, "vocab", None)) is not None]
     valid = None if data.valid_dl is None else fingerprint(data.valid_ds)
     return {"train": fingerprint(data.train_ds), "valid": valid, "vocab": vocabs}

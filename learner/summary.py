@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..callbacks.evaluating import evaluating
+from ..callbacks.parted import own_class
 from ..callbacks.report import Report
 from ..data.batch import split_batch
 
@@ -24,7 +25,7 @@ def summarize(learn: Any) -> Report:
     widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
     total, trainable = _count(model.parameters()), _count(p for p in model.parameters() if p.requires_grad)
     lines = [
-        f"{type(model).__name__} ({_shape(xb)})",
+        f"{own_class(model).__name__} ({_shape(xb)})",
         *(_line(row, widths) for row in (HEADER, ["-" * width for width in widths], *rows)),
         "",
         f"Parameters: {total:,}, trainable {trainable:,}, frozen {total - trainable:,}",
@@ -59,7 +60,7 @@ def _output_shapes(model: nn.Module, xb: tuple | dict) -> dict[str, str]:
 
 
 def _row(name: str, layer: nn.Module, shape: str) -> list[str]:
-    kind = type(layer).__name__
+    kind = own_class(layer).__name__
     return [f"{name}: {kind}" if name else kind, shape, f"{_count(layer.parameters()):,}", _trains(layer)]
 
 

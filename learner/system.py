@@ -222,7 +222,8 @@ class System(Callback):
 
 def _means(logged: Mapping[str, Any], ranks: Ranks) -> dict[str, float]:
     """The means over all processes, also of what this one has logged nothing for."""
-    shares = ranks.gather({name: value if isinstance(value, tuple) else None for name, value in logged.items()})
+    own: dict[str, Any] = {name: value if isinstance(value, tuple) else None for name, value in logged.items()}
+    shares = ranks.gather(own)
     found = {name: [share[name] for share in shares if name in share] for share in shares for name in share}
     metrics = [name for name, values in found.items() if None in values]
     if any(name not in share for name in metrics for share in shares):  # all have to compute, so one lends it

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..callbacks.parted import like
 from .files import FileError, load_file, one_line, save_file
-from .shards import like, whole
+from .shards import whole
 
 __all__ = ["check_weights", "kept_state", "load", "load_optimizer", "load_weights", "save"]
 

@@ -418,17 +418,20 @@ def test_without_bar_a_notebook_prints_lines(loud, notebook, capsys):
     assert not notebook and len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_fit_in_a_real_notebook_leaves_one_table():
+@pytest.mark.parametrize("how", ["learn.fit(2)", "launch(lambda: learn.to_distributed().fit(2)); None"])
+def test_fit_in_a_real_notebook_leaves_one_table(how):
+    if "launch" in how and sys.platform != "linux":
+        pytest.skip("processes are forked")
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     code = """
         import torch
         from torch import nn
         from warmstart.data import DataBunch
-        from warmstart.learner import Learner
-        batches = [(torch.randn(8, 4), torch.randn(8, 1))] * 3
+        from warmstart.learner import Learner, launch
+        batches = [(torch.randn(8, 4), torch.randn(8, 1))] * 4
         learn = Learner(DataBunch(batches, batches, device="cpu"), nn.Linear(4, 1), nn.MSELoss())
-        learn.fit(2)
     """
+    code += how
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(map(str.strip, code.splitlines())))])
     nbclient.NotebookClient(notebook, timeout=120).execute()
     (output,) = notebook.cells[0].outputs

@@ -84,3 +84,14 @@ def test_a_batch_without_tensors_counts_as_one_sample(batch):
 def test_the_default_device_is_the_accelerator():
     expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     assert default_device().type == expected
+
+
+@pytest.mark.parametrize(("local_rank", "expected"), [(None, 0), ("3", 3), ("4", 0)])
+def test_of_several_processes_on_a_machine_each_has_its_own_accelerator(monkeypatch, local_rank, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)  # or fewer: one alone may be visible to a process
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if local_rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert default_device() == torch.device("cuda", expected)

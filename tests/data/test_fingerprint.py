@@ -1,5 +1,6 @@
 """Fingerprints: equal for equal data, other for other data, and nothing is opened for them."""
 
+import copy
 import os
 import shutil
 from dataclasses import dataclass
@@ -9,10 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
-from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import IterableDataset, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 from warmstart.data import (
     Block,
@@ -27,11 +26,6 @@ from warmstart.data import (
 from warmstart.data import fingerprint as module
 from warmstart.data.fingerprint import content_hash, fingerprint
 from warmstart.vision import ImageBlock, ImageDataBunch
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
-)
 
 
 @pytest.fixture
@@ -92,10 +86,12 @@ def test_files_that_are_missing_have_a_size_too(tmp_path):
     assert fingerprint([tmp_path / "a.png", tmp_path / "b.png"])["items"] == 2
 
 
-@pytest.mark.parametrize("names", [["1.png"], ["1.png", "2.png"], ["a/b.png", "a/bc.png"], ["x/1.png", "y/1.png"]])
-def test_names_are_relative_to_the_common_folder(names, tmp_path):
-    here, there = [tmp_path / "here" / name for name in names], [tmp_path / "th" / "ere" / name for name in names]
-    assert fingerprint(here) == fingerprint(there) == fingerprint([Path(name) for name in names])
+def test_names_are_relative_to_the_common_folder(tmp_path):
+    for names in (["1.png"], ["a/b.png", "a/bc.png"], ["x/1.png", "y/1.png"]):
+        here, there = [tmp_path / "here" / name for name in names], [tmp_path / "th" / "ere" / name for name in names]
+        assert fingerprint(here) == fingerprint(there) == fingerprint([Path(name) for name in names])
+    pairs = [[(str(tmp_path / folder / "1.png"), label)] for folder, label in (("here", 0), ("there", 0), ("there", 1))]
+    assert fingerprint(pairs[0]) == fingerprint(pairs[1]) != fingerprint(pairs[2])
 
 
 def test_of_very_many_files_some_are_asked_for_their_size(tmp_path, monkeypatch):
@@ -143,21 +139,20 @@ def test_what_an_own_function_reads_for_another_block_is_not_looked_at():
 
 def test_a_cell_of_a_table_makes_a_difference():
     table = pd.DataFrame({"text": ["good", "bad"], "tags": [["a"], ["b", "c"]], "n": [1.0, np.nan]})
-    other = table.assign(n=[1.0, 2.0])
-    assert content_hash(table) == content_hash(table.copy()) != content_hash(other)
-    assert content_hash(table[["text", "n"]]) != content_hash(other[["text", "n"]])
-    assert content_hash(table["n"]) != content_hash(table["n"].rename("m"))
-    assert content_hash(table) != content_hash(table.assign(tags=[["a"], ["b"]]))
+    others = {"text": ["good", "good"], "tags": [["a"], ["b"]], "n": [1.0, 2.0]}
+    changed = [table.assign(**{name: values}) for name, values in others.items()]
+    hashes = {content_hash(table), *map(content_hash, changed), content_hash(table.rename(columns={"n": "m"}))}
+    assert content_hash(table) == content_hash(table.copy()) and len(hashes) == 5
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64])
-def test_a_number_in_a_tensor_makes_a_difference(dtype):
-    x = torch.zeros(3, 4).to(dtype)
-    other = x.clone()
-    other[2, 3] = 1
-    assert content_hash(x) == content_hash(x.clone()) != content_hash(other)
-    assert content_hash(x) != content_hash(x.T) != content_hash(x.tolist())
-    assert content_hash(torch.zeros((), dtype=dtype))
+def test_a_number_in_a_tensor_makes_a_difference():
+    for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64):
+        x = torch.zeros(3, 4).to(dtype)
+        other = x.clone()
+        other[2, 3] = 1
+        assert content_hash(x) == content_hash(x.clone()) != content_hash(other)
+        assert content_hash(x) != content_hash(x.T) != content_hash(x.tolist())
+        assert content_hash(torch.zeros((), dtype=dtype))
 
 
 def test_tensor_datasets_are_told_by_their_content_and_their_parts_too():
@@ -166,10 +161,6 @@ def test_tensor_datasets_are_told_by_their_content_and_their_parts_too():
     assert fingerprint(whole) == fingerprint(TensorDataset(x.clone(), y.clone()))
     assert changed(fingerprint(whole), fingerprint(TensorDataset(x, y.flip(0)))) == {"content"}
     assert changed(fingerprint(Subset(whole, [0, 1])), fingerprint(Subset(whole, [0, 2]))) == {"content"}
-    assert changed(fingerprint(ConcatDataset([whole])), fingerprint(ConcatDataset([whole, whole]))) == {
-        "content",
-        "items",
-    }
 
 
 def test_of_a_big_tensor_some_rows_are_hashed_all_over_it(monkeypatch):
@@ -209,17 +200,18 @@ def test_a_loader_that_is_a_list_of_batches_is_told_by_them():
     assert changed(fingerprint(batches), fingerprint([(torch.ones(2, 3), torch.tensor([0, 1]))])) == {"content"}
 
 
-@given(VALUES, VALUES)
-def test_values_have_the_same_hash_if_they_are_equal_and_print_the_same(one, other):
-    assert (content_hash(one) == content_hash(other)) == (repr(one) == repr(other))
+def test_plain_values_have_the_same_hash_if_they_print_the_same():
+    values = [None, 1, 1.0, True, "1", b"1", [], (), {}, [1], (1,), [[1]], ["1"], [1, None], {1: 1}, [(1, 1)], range(1),
+              ["a", "b"], ["a\0str b"], "é\ud800", np.ones(1), np.ones((1, 1)), np.float32(1)]  # fmt: skip
+    assert len({content_hash(value) for value in values}) == len(values)
+    assert [content_hash(value) for value in copy.deepcopy(values)] == [content_hash(value) for value in values]
 
 
-def test_sets_have_no_order_and_objects_no_address():
+def test_items_that_are_dataclasses_are_told_by_their_fields_and_objects_without_an_address():
     @dataclass
     class Box:
         sides: tuple
         what: object
 
-    assert content_hash({"b", "a", "c"}) == content_hash({"c", "a", "b"}) != content_hash({"a", "b"})
     assert content_hash(Box((1, 2), object())) == content_hash(Box((1, 2), object()))
     assert content_hash(Box((1, 2), None)) != content_hash(Box((1, 3), None))

@@ -30,7 +30,7 @@ from warmstart.callbacks import (
 )
 from warmstart.data import DataBunch
 from warmstart.learner import Checkpoint, Learner, accuracy, launch, set_seed
-from warmstart.learner.files import FileError
+from warmstart.learner.files import FileError, WriteError
 
 pytestmark = pytest.mark.filterwarnings("ignore:EMA", "ignore:This CPU has no")
 
@@ -296,6 +296,28 @@ def test_another_kind_of_file_is_no_checkpoint(tmp_path):
     (tmp_path / "weights.pth").rename(tmp_path / "checkpoint-1.pt")
     with pytest.raises(FileError, match="is not a checkpoint that this version can read"):
         learner().fit(1, cbs=Checkpoint(tmp_path))
+
+
+def test_a_run_that_filled_the_disk_goes_on_when_there_is_room_again(small_disk):
+    folder, _ = small_disk
+    filler = folder / "filler"
+    filler.write_bytes(bytes(800_000))
+    with pytest.raises(WriteError, match=r"checkpoint-\d+\.pt could not be written: No space left on device"):
+        one_cycle(learner(), [Checkpoint(folder, 1, keep=100)])
+    assert len(checkpoints(folder)) > 1
+    filler.unlink()
+    learn = learner()
+    one_cycle(learn, [Checkpoint(folder, 1)])
+    assert what_came_out(learn) == undisturbed()
+
+
+def test_a_folder_that_cannot_be_written_is_reported_before_anything_is_trained(small_disk):
+    folder, make_read_only = small_disk
+    make_read_only()
+    learn = learner()
+    with pytest.raises(WriteError, match="could not be written: Read-only file system"):
+        learn.fit(1, cbs=Checkpoint(folder / "run"))
+    assert not learn.recorder.losses
 
 
 # ---- what the run is

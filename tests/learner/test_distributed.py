@@ -1,6 +1,14 @@
 """Several processes train one model as one process would: the weights, the results, the predictions, the decisions."""
 
+import functools
+import multiprocessing
+import os
+import signal
+import socket
 import sys
+import time
+import warnings
+import weakref
 from contextlib import nullcontext
 
 import matplotlib
@@ -8,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 import torchmetrics
+from matplotlib import pyplot as plt
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -15,21 +24,32 @@ from warmstart.callbacks import (
     EMA,
     SAM,
     SWA,
+    ActivationStats,
     BatchSizeSchedule,
+    BnFreeze,
     Callback,
     CancelBatch,
     ChannelsLast,
     CSVLogger,
+    DetectAnomaly,
     EarlyStopping,
+    FetchPreds,
     GradientAccumulation,
+    GradientCheckpointing,
     GradientClip,
+    GradientStats,
     LimitBatches,
+    MemoryUse,
+    MixedPrecision,
     MixUp,
     OverfitBatches,
+    Profiler,
     ReduceLROnPlateau,
     SaveModel,
+    ShowGraph,
     StopAfter,
     TerminateOnNaN,
+    TorchScheduler,
     Unfreeze,
     ValidateEvery,
 )
@@ -528,8 +548,6 @@ def test_a_time_is_over_for_all_at_once():
     class Slow(Callback):
         def before_batch(self, learn):
             if learn.ranks.rank == 1 and learn.iter == 4:
-                import time
-
                 time.sleep(0.6)
 
     def train(bs):
@@ -776,8 +794,6 @@ def test_files_are_rank_0s_and_what_it_does_alone_waits_for_nobody(tmp_path, cap
         learn.load("last")
         learn.export()
         learn.show_results()
-        from matplotlib import pyplot as plt
-
         return logger.seen, str(file), plt.get_fignums()
 
     first, second = launch(train, [tmp_path])
@@ -887,8 +903,6 @@ def test_an_error_on_one_rank_ends_all():
 
 @pytest.mark.parametrize("fault", ["raises", "is killed"])
 def test_a_rank_that_is_left_says_which_is_lost(fault, tmp_path, short_roll_call):
-    import os
-
     def leave(learn):
         os.kill(os.getpid(), 9) if fault == "is killed" else os._exit(1)
 
@@ -905,9 +919,6 @@ def test_a_rank_that_is_left_says_which_is_lost(fault, tmp_path, short_roll_call
 
 
 def run_as_ranks(work):
-    import multiprocessing
-    import socket
-
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
@@ -920,8 +931,6 @@ def run_as_ranks(work):
 
 
 def test_a_rank_that_hangs_is_named_after_the_timeout(short_roll_call):
-    import time
-
     def train():
         set_seed(0)
         data = DataBunch.from_dsets(samples(80), bs=8, device="cpu", seed=0)
@@ -944,8 +953,6 @@ def test_a_nan_on_one_rank_ends_the_fit_on_all_and_the_warning_names_it():
                 learn.loss = learn.loss * float("nan")
 
     def train():
-        import warnings
-
         learn = make_learn(8)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -960,9 +967,6 @@ def test_a_nan_on_one_rank_ends_the_fit_on_all_and_the_warning_names_it():
 
 
 def test_a_killed_worker_of_a_loader_says_what_to_do_and_no_rank_hangs():
-    import os
-    import signal
-
     class Deadly(torch.utils.data.Dataset):
         n_read = 0
 
@@ -985,8 +989,6 @@ def test_a_killed_worker_of_a_loader_says_what_to_do_and_no_rank_hangs():
 
 def test_nothing_is_left_of_a_fit():
     def train():
-        import weakref
-
         learn = make_learn(8)
         kept = []
 
@@ -1005,3 +1007,26 @@ def test_one_process_is_not_changed():
     before = list(learn.cbs), learn.data
     with nullcontext(learn.to_distributed()) as same:
         assert same is learn and (list(learn.cbs), learn.data) == before and learn.ranks.n == 1
+
+
+def test_all_callbacks_at_once_leave_the_ranks_in_agreement(tmp_path):
+    def train(bs):
+        body = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        learn = make_learn(bs, n=64, n_valid=29, metrics=accuracy, splitter=two_groups, path=tmp_path,
+                           model=lambda: nn.Sequential(body, nn.Flatten(), nn.Linear(64, 3)))  # fmt: skip
+        learn.freeze()
+        scheduler = functools.partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.99)
+        learn.fit(3, cbs=[
+            MixedPrecision(torch.bfloat16), GradientAccumulation(24), GradientClip(), SAM(0.01), EMA(0.5),
+            ChannelsLast(), GradientCheckpointing([body]), MixUp(), TorchScheduler(scheduler), ValidateEvery(2),
+            StopAfter(seconds=100), EarlyStopping(patience=100), SaveModel(), TerminateOnNaN(), DetectAnomaly(),
+            ActivationStats(), GradientStats(), Profiler(), MemoryUse(), ShowGraph(), CSVLogger(), LimitBatches(4, 3),
+            BnFreeze(body), Unfreeze(1), FetchPreds(), ReduceLROnPlateau(patience=100),
+        ])  # fmt: skip
+        found = outcome(learn)
+        learn.fit(1)
+        return found | {"after": outcome(learn)["weights"]}
+
+    first, second = launch(train, [8])
+    check_same(first, [first, second], atol=0)
+    assert first["n_steps"] > 0 and first["history"]["epoch"] == [0, 1, 2]

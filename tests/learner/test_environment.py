@@ -84,22 +84,23 @@ def test_without_a_repository_without_git_and_with_a_slow_one_there_is_none(tmp_
     assert git_state(repository) is None
 
 
-@pytest.mark.parametrize(
-    "changes, sentence",
-    [
+def test_what_can_change_numbers_is_named():
+    for changes, sentence in (
         ({"threads": 7}, "the number of threads was 1 and is 7"),
         ({"processes": 4}, "the number of processes was 1 and is 4"),
         ({"device": "cuda: NVIDIA T4"}, "and is cuda: NVIDIA T4"),
         ({"versions": {"torch": "1.0"}}, f"the version of torch was {torch.__version__} and is 1.0"),
         ({"deterministic": True}, "whether torch uses deterministic algorithms was False and is True"),
-    ],
-)
-def test_what_can_change_numbers_is_named(changes, sentence):
-    changed = environment_changes(record(threads=1), record(**{"threads": 1, **changes}))
-    assert len(changed) == 1 and sentence in changed[0]
+    ):
+        changed = environment_changes(record(threads=1), record(**{"threads": 1, **changes}))
+        assert len(changed) == 1 and sentence in changed[0]
 
 
 def test_what_cannot_change_numbers_is_no_change():
     other = record(argv=["x"], folder="/", git={"commit": "abc"}, start="2000-01-01T00:00:00+00:00")
     assert environment_changes(record(), other) == []
-    assert environment_changes({}, record()) == environment_changes(record(), {}) == []
+
+
+def test_what_the_older_record_does_not_know_is_passed_over():
+    for old in (None, {}, {"environment": 3}, {"environment": {"versions": ["torch"], "x": {}}}):
+        assert environment_changes(old, record()) == []

@@ -4,7 +4,6 @@ import errno
 import io
 import os
 import pickle
-import shutil
 import signal
 import stat
 import subprocess
@@ -17,7 +16,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 from warmstart.data import DataBunch
 from warmstart.learner import CrossEntropyLoss, Learner, load_learner
-from warmstart.learner.files import FileError, WriteError, load_file, save_file
+from warmstart.learner.files import FileError, WriteError, load_file, save_file, save_text
 
 CONTENT = {"weights": {"a": torch.arange(1000.0), "b": torch.tensor(True)}, "note": "hello", "n": 3, "none": None}
 
@@ -59,21 +58,15 @@ def test_a_crash_while_writing_leaves_the_old_file_and_no_other(saved, monkeypat
     assert list(saved.parent.iterdir()) == [saved]
 
 
+def test_a_text_is_written_in_the_same_way(tmp_path):
+    file = save_text("früh\n", tmp_path / "new" / "text.json")
+    assert file.read_bytes() == "früh\n".encode() and list(file.parent.iterdir()) == [file]
+    with pytest.raises(WriteError, match=r"inner\.json could not be written: .*text\.json is a file, not a folder"):
+        save_text("", file / "inner.json")
+    assert file.read_text("utf-8") == "früh\n"
+
+
 # ---- a disk that does not take it
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder on a disk of one megabyte, and a function that makes it read-only."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("may not mount a small disk here")
-    try:
-        yield folder, lambda: subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def make_learner(path, width=4):

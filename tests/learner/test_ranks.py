@@ -54,6 +54,18 @@ def test_numbers_and_tensors_are_added_up_and_averaged():
         assert torch.equal(weights[0], torch.zeros(3, 2)) and weights[1].item() == 0
 
 
+def test_tensors_travel_together_by_kind_but_not_too_many_at_once(monkeypatch):
+    def work():
+        ranks = join()
+        sent = []
+        monkeypatch.setattr(torch.distributed, "broadcast", lambda values, **kwargs: sent.append(values.numel()))
+        monkeypatch.setattr(ranks_module, "AT_ONCE", 100)
+        ranks.copy_first([torch.zeros(n) for n in (10, 20, 5, 7)] + [torch.zeros(3, dtype=torch.long)])
+        return sent
+
+    assert launch(work) == [[30, 12, 3]] * 2
+
+
 def test_batches_come_in_the_order_of_one_process():
     def work():
         ranks = join()
@@ -146,7 +158,9 @@ def test_launch_returns_what_each_rank_does():
 
 
 def test_a_result_that_cannot_be_sent_is_refused():
-    with pytest.raises(RankError, match=r"(?s)What <lambda> returns has to be sent.* a generator cannot be: return num"):
+    with pytest.raises(
+        RankError, match=r"(?s)What <lambda> returns has to be sent.* a generator cannot be: return num"
+    ):
         launch(lambda: (i for i in range(3)))
 
 

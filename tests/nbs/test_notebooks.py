@@ -15,6 +15,8 @@ LEARNED = {  # what is true at the end of each notebook, also with few images, i
     "01_your_first_classifier.ipynb": "learn.validate()['accuracy'] > 0.3",
     "02_callbacks.ipynb": "results['nothing']['accuracy'] > 0.4 and learn.results['valid_loss'] < 0.05",
     "03_learning_rates.ipynb": "reader.validate()['accuracy'] > 0.6 and results['frozen', 'seed 0'] > 0.65",
+    "04_many_gpus.ipynb": "apart < 1e-6 and to_the_bit and 'learning rate was 0.01 and is 0.02' in refused "
+    "and exchanges['first batches'][:4] == [False, False, False, True] and table['1 process']['accuracy'] > 0.7",
 }
 PICTURES = ["batch", "lr_find", "losses", "schedule", "results", "confusion_matrix", "top_losses"]
 
@@ -38,12 +40,15 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(file.name for file in NBS.glob("*.ipynb")))
 def test_notebook_runs_from_start_to_end_and_learns(name, folder):
+    if name == "04_many_gpus.ipynb" and sys.platform != "linux":
+        pytest.skip("its processes are forks")
     notebook = nbformat.read(folder / name, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(f"assert {LEARNED[name]}"))
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
-    numbers = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
-    assert numbers == list(range(1, len(numbers) + 1))
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert [output.text for cell in cells for output in cell.outputs if output.get("name") == "stderr"] == []
 
 
 @pytest.mark.parametrize("name", sorted(file.name for file in NBS.glob("*.ipynb")))
