@@ -1,6 +1,6 @@
-"""Tensors of which each process has a part, as FSDP makes them of parameters, gradients and optimizer: torch's DTensor.
+"""Tensors of which each process has a part, torch's DTensors, as FSDP makes them of parameters and gradients.
 
-What is computed number by number is computed with the `own_parts`; the rest by all processes, which come to it together.
+What is computed number by number is computed with the `own_parts`; the rest by all processes together.
 """
 
 from collections.abc import Iterable

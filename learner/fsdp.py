@@ -61,7 +61,7 @@ def shard_model(model: nn.Module, modules: Iterable[nn.Module] | None, ranks: Ra
 
     Raises ValueError where `modules` are not all of the model, or have parameters in common with the rest of it.
     """
-    if torch.__version__ < (2, 6):
+    if torch.__version__ < (2, 6):  # type: ignore[operator]
         raise ImportError(f"to_fsdp needs torch 2.6 or newer, and this is {torch.__version__}.")
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -94,8 +94,8 @@ def _checked(model: nn.Module, modules: Iterable[nn.Module]) -> set[nn.Module]:
             raise ValueError(f"{type(module).__name__} to be parted by itself is no part of this learner's model.")
         if _shares(module, model):
             raise ValueError(
-                f"{type(module).__name__} cannot be parted by itself: it has a parameter in common with the rest of the "
-                "model, from which that would be cut. Choose a module that holds both, or none of the two."
+                f"{type(module).__name__} cannot be parted by itself: it has a parameter in common with the rest of "
+                "the model, from which that would be cut. Choose a module that holds both, or none of the two."
             )
     return chosen
 

@@ -34,7 +34,7 @@ def whole(content: Any) -> Any:
 
 def mesh_of(model: nn.Module) -> Any:
     """The processes that a model's parameters are parted over; None where they are whole."""
-    return next((p.device_mesh for p in model.parameters() if is_parted(p)), None)
+    return next((getattr(p, "device_mesh", None) for p in model.parameters() if is_parted(p)), None)
 
 
 def part_out(content: Any) -> tuple[Any, dict[str, Tensor]]:

@@ -287,7 +287,7 @@ def test_where_all_are_damaged_nothing_is_begun_anew_by_itself(tmp_path):
     learner().fit(2, cbs=Checkpoint(tmp_path))
     for name in checkpoints(tmp_path):
         flip_a_bit(tmp_path / name)
-    with pytest.raises(FileError, match="No checkpoint in .* can be used; remove them to start afresh"):
+    with pytest.raises(FileError, match=r"No checkpoint in .* can be used; remove them to start afresh"):
         learner().fit(2, cbs=Checkpoint(tmp_path))
 
 
@@ -347,7 +347,7 @@ def test_another_model_is_refused_with_what_differs(tmp_path):
     learner().fit(1, cbs=Checkpoint(tmp_path))
     other = learner()
     other.model[1][3] = nn.Linear(16, 3)
-    with pytest.raises(ValueError, match="differs from this one: .*model"):
+    with pytest.raises(ValueError, match=r"differs from this one: .*model"):
         other.fit(1, cbs=Checkpoint(tmp_path))
     with pytest.raises(ValueError, match="another architecture"):
         other.fit(1, cbs=Checkpoint(tmp_path, allow_changes=True))

@@ -185,7 +185,7 @@ def test_where_a_part_is_damaged_the_checkpoint_before_is_used_and_that_is_said(
 def test_where_all_parts_are_damaged_nothing_is_begun_anew_by_itself(folder):
     for parts in folder.glob("checkpoint-*.parts"):
         flip_a_bit(parts)
-    with pytest.raises(RankError, match="__1_0.distcp has changed since it was written, or is missing"):
+    with pytest.raises(RankError, match=r"__1_0\.distcp has changed since it was written, or is missing"):
         run(2, folder)
 
 

@@ -1,4 +1,4 @@
-"""Runs of several processes, on several machines, of which some are lost: torchrun starts them again, and they go on."""
+"""Runs of several processes, on several machines, of which some are lost: torchrun starts them again."""
 
 import multiprocessing
 import os
@@ -156,7 +156,7 @@ def start_on(run, machine, number, nodes):
         *("--rdzv-conf", f"is_host={int(number == 0)},{RENDEZVOUS}"),
         machine=machine,
         GLOO_SOCKET_IFNAME="eth0",  # the address of the machine's name is not that of this card
-        TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1",  # else a machine that comes later waits for ever, in torch 2.14 at least
+        TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1",  # else a machine that comes later waits for ever, in torch 2.14
     )
 
 
