@@ -3,6 +3,7 @@
 import copy
 import multiprocessing
 import os
+import signal
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -115,8 +116,15 @@ def make_loader(dataset: Dataset | ForeignDataset, bs: int, num_workers: int, de
         pin_memory=device.type == "cuda",
         persistent_workers=keep_workers and num_workers > 0,
         multiprocessing_context="fork" if num_workers and CAN_FORK else None,
+        worker_init_fn=_ignore_sigusr1,
         generator=torch.Generator().manual_seed(dataset.seed),  # so that starting workers leaves the global one alone
     )
+
+
+def _ignore_sigusr1(worker: int) -> None:
+    """A cluster may send it to all processes of a job: the main one heeds it, and still needs its workers for that."""
+    if hasattr(signal, "SIGUSR1"):  # not on Windows
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 class DeviceLoader:
