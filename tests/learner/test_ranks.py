@@ -230,6 +230,27 @@ def test_those_that_are_left_name_the_lost_rank(tmp_path, short_roll_call):
         assert "Rank 1 of 3 has ended or failed, so rank" in (tmp_path / str(rank)).read_text()
 
 
+def test_of_ranks_that_wait_for_each_other_none_is_accused(tmp_path, short_roll_call):
+    def work(rank):
+        os.environ.update(
+            RANK=str(rank), WORLD_SIZE="5", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        )
+        ranks = join()
+        ranks.gather(0)
+        if rank == 1:
+            os.kill(os.getpid(), 9)
+        try:
+            ranks.gather(0)  # in which each of five talks to some of the others alone
+        except RankError as error:
+            (tmp_path / str(rank)).write_text(str(error))
+
+    port = free_port()
+    run_forked(work, 5)
+    first = (tmp_path / "0").read_text()
+    assert re.match(r"Rank 1 of 5 has ended|One of ranks 1, [\d, ]+ of 5 has ended or failed", first), first
+    assert all((tmp_path / str(rank)).exists() for rank in (2, 3, 4))
+
+
 def test_a_rank_that_hangs_is_named_after_the_timeout(short_roll_call):
     def work():
         ranks = join(timeout=1)
