@@ -262,7 +262,8 @@ class DeviceLoader:
             except (RuntimeError, ConnectionError, EOFError) as error:
                 if not (is_of_lost_worker(error) or (self._has_workers and not isinstance(error, RuntimeError))):
                     raise
-                raise RuntimeError(f"{type(error).__name__}: {error} {WORKER_LOST}") from error
+                reason = str(error).rstrip(". ")
+                raise RuntimeError(f"{type(error).__name__}: {reason}. {WORKER_LOST}") from error
             yield self.prepare(batch)
             if mine and self._passes() != mine:
                 raise RuntimeError(
@@ -365,7 +366,7 @@ def _rebuilt(dl: DataLoader, bs: int | None, sampler: Any) -> DataLoader:
 
 def _check_loader(dl: Any) -> None:
     """Raise TypeError for what cannot be read batch by batch, every epoch."""
-    if isinstance(dl, Iterator):
+    if isinstance(dl, Iterator) and not isinstance(dl, DataLoader):  # as those are that Ray Train prepares
         raise TypeError(
             f"{kind(dl)} can be read only once, a loader is read every epoch: pass the DataLoader or list itself."
         )

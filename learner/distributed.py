@@ -111,7 +111,7 @@ def rank0_first(func: Callable[[], T]) -> T:
 
 def own_part(data: DataBunch, ranks: Ranks, even: bool) -> DataBunch:
     """What this process has of a learner's data. Raises ValueError where other processes have other data."""
-    if ranks.n == 1 or data.train_dl.shard.n > 1:
+    if ranks.n == 1 or any(dl.shard.n > 1 for dl in data.dls if dl is not None):  # not all, if one parts itself
         return data
     seeds = [torch.initial_seed() if dl is None or dl.seed is None else dl.seed for dl in data.dls]
     found = ranks.gather((seeds, _facts(data)))

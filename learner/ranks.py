@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..data.loaders import WORKER_LOST
 from .meeting import meeting_place
 
 __all__ = ["RankError", "Ranks", "join"]
@@ -206,9 +207,11 @@ def _unpacked(data: bytes) -> Any:
 
 
 def _is_of_connection(error: RuntimeError) -> bool:
-    return isinstance(error, dist.DistError) or bool(
-        re.search("gloo|NCCL|onnection (closed|reset)|imed out", str(error))
-    )
+    """Whether it is of the connection to other ranks, and not of that to the worker of a loader."""
+    if WORKER_LOST in str(error):
+        return False
+    is_named = re.search("gloo|NCCL|onnection (closed|reset)|imed out", str(error))
+    return isinstance(error, dist.DistError) or is_named is not None
 
 
 def join(timeout: float | None = None) -> Ranks:

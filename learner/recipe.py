@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from ..callbacks.core import Callback
 from ..callbacks.distributed import DistributedTraining
+from ..callbacks.parted import own_class
 from ..callbacks.precision import MixedPrecision
 from ..callbacks.schedule import ParamScheduler
 from ..data.loaders import DeviceLoader
@@ -105,7 +106,7 @@ def _model(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> dict[str, A
     """Its layers as they print, and a census of all its tensors, of those that train, and of each parameter group."""
     names = {id(p): name for name, p in model.named_parameters()}
     return {
-        "class": _class_of(model).__qualname__,
+        "class": own_class(model).__qualname__,
         "layers": {name or "the whole": _layer_text(layer) for name, layer in model.named_modules()},
         "tensors": _census([*model.named_parameters(), *model.named_buffers()]),
         "trainable": _census((name, p) for name, p in model.named_parameters() if p.requires_grad),
@@ -115,17 +116,10 @@ def _model(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> dict[str, A
 
 def _layer_text(layer: nn.Module) -> str:
     """A layer by itself as it prints, without addresses; one that prints no arguments with those that it keeps."""
-    name = _class_of(layer).__name__
+    name = own_class(layer).__name__
     if printed := " ".join(layer.extra_repr().split()):
         return f"{name}({re.sub(r' at 0x[0-9a-fA-F]+', '', printed)})"
     return name + in_words(described(layer, room=1)).removeprefix(type(layer).__qualname__)
-
-
-def _class_of(layer: nn.Module) -> type:
-    """The class of a layer, as it is in one process: torch's FSDP puts one of its own in front."""
-    cls = type(layer)
-    is_parted = any(base.__name__ == "FSDPModule" for base in cls.__bases__)
-    return cls.__bases__[-1] if is_parted else cls
 
 
 def _census(named: Iterable[tuple[str, Tensor]]) -> str:

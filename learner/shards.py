@@ -8,6 +8,7 @@ import hashlib
 import math
 import re
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,7 +108,8 @@ def load_parts(folder: Path, parts: Mapping[str, Any], ranks: Ranks, mesh: Any) 
             return index
 
     tensors = {name: _empty(entry, mesh) for name, entry in index.state_dict_metadata.items()}
-    with ranks.watched(), _failing_as(FileError, f"{folder} cannot be read"):
+    with ranks.watched(), _failing_as(FileError, f"{folder} cannot be read"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is", UserWarning)  # that no_dist is meant
         dcp.load(tensors, storage_reader=Reader(folder), process_group=ranks.host, no_dist=ranks.n == 1)
     return tensors
 

@@ -275,10 +275,15 @@ class Trainer(Loop):
     def to_fsdp(self: T, modules: Iterable[nn.Module] | None = None, timeout: float | None = None) -> T:
         """Train with all processes as `to_distributed` does, each with a part of the model; returns the learner.
 
-        For models whose parameters and optimizer need more than one device holds (torch's FSDP2). `modules` are put
-        together one at a time, by default the blocks that `GradientCheckpointing` takes. Evaluation and prediction
-        need all ranks, too. `save` and `export` write whole tensors; a `Checkpoint` has a file of each rank's part, and
-        can go on with another number of them. In one process nothing changes.
+        For models whose parameters and optimizer need more than one device holds; torch's FSDP2, from torch 2.6 on. The
+        model is made whole, then parted. `modules` are put together one at a time, by default the blocks that
+        `GradientCheckpointing` takes; what is outside of them stays together until the backward pass. Callbacks and
+        optimizers of this library work on parts, but for `SAM`; of torch's optimizers Adafactor and Rprop do not.
+        Evaluation and prediction need all ranks, too. `save` and `export` write whole tensors; a `Checkpoint` has a
+        file of each rank's part, and can go on with another number of them. In one process nothing changes.
+
+        Raises ValueError for `modules` that share parameters with the rest of the model, and for a parameter without
+        axes.
         """
         self.keeps_step = True
         self._join(timeout)

@@ -349,6 +349,22 @@ def test_what_is_no_loader_is_named(dl, message):
         DeviceLoader(dl, cpu)
 
 
+class RestartedLoader(DataLoader):
+    """Its own iterator, which begins anew whenever it is asked for: Ray Train prepares such."""
+
+    def __iter__(self):
+        self.rest = super().__iter__()
+        return self
+
+    def __next__(self):
+        return next(self.rest)
+
+
+def test_a_loader_that_is_its_own_iterator_is_read_every_epoch():
+    dl = DeviceLoader(RestartedLoader(TensorDataset(torch.arange(4)), 2), cpu)
+    assert [[batch[0].tolist() for batch in dl] for _ in range(2)] == [[[0, 1], [2, 3]]] * 2
+
+
 def test_a_batch_holds_at_least_one_item():
     with pytest.raises(ValueError, match="bs=0: a batch holds at least one item"):
         make_loader(numbers(), 0, 0, cpu)

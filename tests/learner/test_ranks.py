@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.distributed import run as torchrun
+from warmstart.data.loaders import WORKER_LOST
 from warmstart.learner import RankError, launch, rank0_first
 from warmstart.learner import ranks as ranks_module
 from warmstart.learner.ranks import Ranks, _first_host, _slurm, _use_own_device, join
@@ -424,3 +425,10 @@ def test_a_script_runs_unchanged_alone_under_torchrun_and_on_two_machines(tmp_pa
         for key in ("weights", "preds", "valid_loss"):
             torch.testing.assert_close(torch.tensor(found[0][key]), torch.tensor(alone[key]), atol=1e-6, rtol=0)
         assert len(re.findall(r"^ *[01] +\d", printed_there, re.MULTILINE)) == 2, printed_there
+
+
+def test_a_lost_worker_of_a_loader_is_not_taken_for_a_lost_rank():
+    lost = RuntimeError(f"ConnectionResetError: [Errno 104] Connection reset by peer. {WORKER_LOST}")
+    with pytest.raises(RuntimeError, match="ended from outside") as caught, Ranks(rank=1, n=2).watched():
+        raise lost
+    assert caught.value is lost
