@@ -34,10 +34,11 @@ class DataBlock(Portable):
     """What an item is, and how a source becomes loaders.
 
     `blocks`: a block (class or instance) for each value of a sample, inputs first; the first `n_inp` (by default all
-    but the last) are inputs. `get_items(source)` lists the items, `get_x` and `get_y` read a value from an item (a list
-    of functions where there are several inputs or targets); None takes the item as it is, or – where items are tuples
-    with a value for each block – its part. `splitter(items)` gives the positions to train and to validate on (a random
-    fifth by default). `item_tfms` run on each sample, `batch_tfms` on each batch on the device: see `data.transforms`.
+    but the last, or but as many as `get_y` has functions) are inputs. `get_items(source)` lists the items, `get_x` and
+    `get_y` read a value from an item (a list of functions where there are several inputs or targets); None takes the
+    item as it is, or – where items are tuples with a value for each block – its part. `splitter(items)` gives the
+    positions to train and to validate on (a random fifth by default). `item_tfms` run on each sample, `batch_tfms` on
+    each batch on the device: see `data.transforms`.
 
         DataBlock((ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label, item_tfms=Resize(224))
     """
@@ -54,7 +55,8 @@ class DataBlock(Portable):
     def __post_init__(self):
         self.blocks = _as_blocks(self.blocks)
         if self.n_inp is None:
-            self.n_inp = max(1, len(self.blocks) - 1)
+            n_targets = len(self.get_y) if isinstance(self.get_y, (list, tuple)) else 1
+            self.n_inp = max(1, len(self.blocks) - n_targets)
         if not 1 <= self.n_inp <= len(self.blocks):
             raise ValueError(f"n_inp={self.n_inp}: of {len(self.blocks)} blocks, 1 to {len(self.blocks)} are inputs.")
         _check_function("get_items", self.get_items)
@@ -172,11 +174,10 @@ class DataBlock(Portable):
         return [ItemGetter(i) for i in range(len(self.blocks))]
 
     def _item_tfms(self) -> list[Transform]:
-        return as_transforms([*(t for block in self.blocks for t in block.item_tfms), *self.item_tfms])
+        return as_transforms(_once(t for block in self.blocks for t in block.item_tfms) + self.item_tfms)
 
     def _batch_tfms(self) -> list[Transform]:
-        own = [t for block in self.blocks for t in block.batch_tfms]
-        return as_transforms([t for i, t in enumerate(own) if t not in own[:i]] + self.batch_tfms)
+        return as_transforms(_once(t for block in self.blocks for t in block.batch_tfms) + self.batch_tfms)
 
     def _learn(self, train: Dataset, valid: Dataset) -> Datasets:
         """Both datasets with blocks that know their vocabulary, and every label tried out."""
@@ -200,6 +201,12 @@ def _as_blocks(blocks: Any) -> tuple[Block, ...]:
     if len(right) < len(made) or not made:
         raise TypeError(f"blocks takes Block classes or instances, as in (ImageBlock, CategoryBlock), not {blocks!r}.")
     return right
+
+
+def _once(tfms: Iterable[Transform]) -> list[Transform]:
+    """Transforms that several blocks bring along, each a single time."""
+    all_tfms = list(tfms)
+    return [tfm for i, tfm in enumerate(all_tfms) if tfm not in all_tfms[:i]]
 
 
 def _as_getters(getter: Any, n: int, name: str) -> list[Callable | None]:

@@ -61,8 +61,6 @@ def shard_model(model: nn.Module, modules: Iterable[nn.Module] | None, ranks: Ra
 
     Raises ValueError where `modules` are not all of the model, or have parameters in common with the rest of it.
     """
-    if torch.__version__ < (2, 6):  # type: ignore[operator]
-        raise ImportError(f"to_fsdp needs torch 2.6 or newer, and this is {torch.__version__}.")
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 

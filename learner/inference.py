@@ -165,8 +165,9 @@ def _takes_reduction(loss: Callable) -> bool:
 def predict(learn: Any, item: Any) -> Prediction:
     """See `Learner.predict`."""
     _move_model(learn)
-    raw = learn.run_batch(learn.data.input_batch(item))
-    return _predictions(learn, _to_cpu(raw))[0]
+    batch = learn.data.input_batch(item)
+    raw = learn.run_batch(batch)
+    return _predictions(learn, _to_cpu(raw), batch)[0]
 
 
 def _move_model(learn: Any) -> None:
@@ -180,23 +181,38 @@ def batch_predict(learn: Any, items: Sequence) -> list[Prediction]:
     """See `Learner.batch_predict`."""
     if not len(items):
         return []
-    raw, _ = get_preds(learn, dl=learn.data.test_dl(items), act=_unchanged)
-    return _predictions(learn, raw)
+    in_pixels = any(block.is_spatial for block in learn.data.targets)  # which their inputs say the size of
+    *inputs, raw, _ = get_preds(learn, dl=learn.data.test_dl(items), with_input=in_pixels, act=_unchanged)
+    return _predictions(learn, raw, inputs[0] if inputs and isinstance(inputs[0], tuple) else tuple(inputs))
 
 
 def _unchanged(raw: Any) -> Any:
     return raw
 
 
-def _predictions(learn: Any, raw: Any) -> list[Prediction]:
-    """A Prediction per item of a batch of raw outputs; lists in its fields where there are several targets."""
-    probs, decoded = map_tensors(loss_activation(learn.loss_func), raw), map_tensors(_decodes(learn), raw)
+def _predictions(learn: Any, raw: Any, inputs: tuple) -> list[Prediction]:
+    """A Prediction per item of a batch of raw outputs; lists in its fields where there are several targets.
+
+    Targets with places in an image are decoded with their `inputs`, which tell how big that is.
+    """
+    probs, answers = map_tensors(loss_activation(learn.loss_func), raw), map_tensors(_decodes(learn), raw)
     blocks = learn.data.targets
-    if isinstance(decoded, Tensor):
-        block = blocks[0] if len(blocks) == 1 else None
-        return [Prediction(block.decode(d) if block else d, d, p) for d, p in zip(decoded, probs, strict=True)]
-    items = zip(zip(*decoded, strict=True), zip(*probs, strict=True), strict=True)
-    return [Prediction([b.decode(v) for b, v in zip(blocks, d, strict=False)], list(d), list(p)) for d, p in items]
+    if isinstance(answers, Tensor):
+        if len(blocks) != 1:
+            return [Prediction(a, a, p) for a, p in zip(answers, probs, strict=True)]
+        decoded = [row[0] for row in _decoded(learn.data, inputs, (answers,))]
+        return [Prediction(d, a, p) for d, a, p in zip(decoded, answers, probs, strict=True)]
+    rows = zip(_decoded(learn.data, inputs, tuple(answers)), zip(*answers, strict=True), zip(*probs, strict=True),
+               strict=True)  # fmt: skip
+    return [Prediction(list(d), list(a), list(p)) for d, a, p in rows]
+
+
+def _decoded(data: Any, inputs: tuple, answers: tuple) -> list[tuple]:
+    """The answers of each item as a person knows them."""
+    if any(block.is_spatial for block in data.targets):
+        return [sample[data.n_inp :] for sample in data.decode((*inputs, *answers))]
+    rows = zip(*answers, strict=True)
+    return [tuple(block.decode(a) for block, a in zip(data.targets, row, strict=False)) for row in rows]
 
 
 def _decodes(learn: Any) -> Callable[[Tensor], Tensor]:

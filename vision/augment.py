@@ -13,17 +13,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms.v2.functional import get_size
 from torchvision.tv_tensors import TVTensor
 
 from ..data.randomness import Randomness
 from ..data.transforms import Transform
-from .checks import check_float, check_option, check_range
+from .checks import check_float, check_option, check_probabilities, check_range
+from .colour import Colour
 from .homography import dihedral, perspective, rotation, warp, zoom
 from .lighting import Lighting
-from .resizing import PAD_MODES, Size, height_width
+from .positions import POSITIONS, mapped, through
+from .resizing import PAD_MODES, Size, height_width, resize
 from .samples import draw, map_type, rewrap
 
-__all__ = ["Geometry", "Lighting", "aug_transforms"]
+__all__ = ["Colour", "Geometry", "Lighting", "aug_transforms"]
 
 
 def aug_transforms(
@@ -42,12 +45,24 @@ def aug_transforms(
     pad_mode: str = "reflection",
     batch: bool = False,
     min_scale: float = 1.0,
+    max_saturation: float = 0.0,
+    max_hue: float = 0.0,
+    p_flip: float = 0.5,
+    p_rotate: float | None = None,
+    p_zoom: float | None = None,
+    p_warp: float | None = None,
+    p_brightness: float | None = None,
+    p_contrast: float | None = None,
+    p_saturation: float | None = None,
+    p_hue: float | None = None,
 ) -> list[Transform]:
-    """The usual augmentation of photos, as a list of batch transforms: see `Geometry`, `Lighting` for the arguments.
+    """The usual augmentation of photos, as a list of batch transforms: see `Geometry`, `Lighting`, `Colour`.
 
-    `mult` makes every change stronger or weaker: it multiplies `max_rotate`, `max_warp`, `max_lighting` and (unlike
-    fast.ai's) how far the zooms are from 1. A step that asks for nothing is left out: `aug_transforms(mult=0,
-    do_flip=False)` is an empty list. Raises ValueError for an unknown `mode` or `pad_mode`, or a number out of range.
+    `mult` makes every change stronger or weaker: it multiplies `max_rotate`, `max_warp`, `max_lighting`,
+    `max_saturation`, `max_hue` and (unlike fast.ai's) how far the zooms are from 1. Each change has the probability
+    `p_affine` or `p_lighting`, or its own where that is given. A step that asks for nothing is left out:
+    `aug_transforms(mult=0, do_flip=False)` is an empty list. Raises ValueError for an unknown `mode` or `pad_mode`, or
+    a number out of range.
     """
     geometry = Geometry(
         size=size,
@@ -62,18 +77,27 @@ def aug_transforms(
         mode=mode,
         pad_mode=pad_mode,
         batch=batch,
+        p_flip=p_flip,
+        p_rotate=p_rotate,
+        p_zoom=p_zoom,
+        p_warp=p_warp,
     )
-    lighting = Lighting(max_lighting * mult, p_lighting, batch)
-    return [tfm for tfm in (geometry, lighting) if tfm.acts]
+    lighting = Lighting(max_lighting * mult, p_lighting, batch, p_brightness, p_contrast)
+    p_saturation, p_hue = (p_lighting if p is None else p for p in (p_saturation, p_hue))
+    colour = Colour(max_saturation * mult, max_hue * mult, p_saturation, p_hue, batch)
+    return [tfm for tfm in (geometry, lighting, colour) if tfm.acts]
 
 
 @dataclass
 class Geometry(Transform):
-    """Flip, turn, zoom, tilt and resize a batch of float images `(bs, c, h, w)` and their masks, in one interpolation.
+    """Flip, turn, zoom, tilt and resize a batch of float images `(bs, c, h, w)`, in one interpolation.
+
+    Masks move along by the nearest pixel, points to where their pixels go, also outside; boxes become those around
+    their corners, as far as they are in the image.
 
     - `size`: of the result, an int or (height, width). It shows the whole image: other proportions are squished.
-    - `do_flip`: mirror every other image; with `flip_vert`, lay it in one of the eight ways instead.
-    - `p_affine`: the probability of each of the next three.
+    - `do_flip`: mirror images, with probability `p_flip`; with `flip_vert`, lay them in one of the eight ways instead.
+    - `p_affine`: the probability of each of the next three, where `p_rotate`, `p_zoom`, `p_warp` do not give its own.
     - `max_rotate`: degrees to either side.
     - `min_zoom`, `max_zoom`: the range of factors, around a random place.
     - `max_warp`: the largest tilt, as the share by which an edge grows or shrinks; below 0.5.
@@ -85,7 +109,7 @@ class Geometry(Transform):
     Without randomness (validation) images are only resized to `size`, with antialiasing. In training the interpolation
     does not antialias, which shows where a side becomes much shorter; so a side of more than 1.5 times the length it
     needs is brought to 1.25 times first (photos warped from 256 to 128 pixels are then 44 instead of 32 dB from their
-    supersampled truth). Raises TypeError for integer images, and for boxes and points, which it cannot move yet.
+    supersampled truth). Raises TypeError for integer images.
     """
 
     size: Size | None = None
@@ -100,6 +124,10 @@ class Geometry(Transform):
     mode: str = "bilinear"
     pad_mode: str = "reflection"
     batch: bool = False
+    p_flip: float = 0.5
+    p_rotate: float | None = None
+    p_zoom: float | None = None
+    p_warp: float | None = None
 
     order: ClassVar[int] = 30
 
@@ -108,7 +136,7 @@ class Geometry(Transform):
             height_width(self.size)
         check_option("mode", self.mode, ("bilinear", "nearest", "bicubic"))
         check_option("pad_mode", self.pad_mode, PAD_MODES)
-        check_range("p_affine", self.p_affine, 0 <= self.p_affine <= 1, "a probability, 0 to 1")
+        check_probabilities(self, "p_affine", "p_flip", "p_rotate", "p_zoom", "p_warp")
         check_range("max_rotate", self.max_rotate, self.max_rotate >= 0, "in degrees, 0 or more")
         check_range("min_zoom", self.min_zoom, 0 < self.min_zoom <= self.max_zoom, "above 0 and up to max_zoom")
         check_range("max_warp", self.max_warp, 0 <= self.max_warp < 0.5, "a share of a side, 0 or more and below 0.5")
@@ -121,8 +149,15 @@ class Geometry(Transform):
 
     @property
     def _is_random(self) -> bool:
-        is_affine = self.max_rotate > 0 or self.max_warp > 0 or self.min_zoom != 1 or self.max_zoom != 1
-        return self.do_flip or self.min_scale < 1 or (is_affine and self.p_affine > 0)
+        zooms = self.min_zoom != 1 or self.max_zoom != 1
+        strengths = zip(self._probabilities, (self.max_rotate > 0, zooms, self.max_warp > 0), strict=True)
+        is_affine = any(acts and probability > 0 for probability, acts in strengths)
+        return (self.do_flip and self.p_flip > 0) or self.min_scale < 1 or is_affine
+
+    @property
+    def _probabilities(self) -> tuple[float, ...]:
+        """Of turning, zooming and tilting."""
+        return tuple(self.p_affine if p is None else p for p in (self.p_rotate, self.p_zoom, self.p_warp))
 
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
         images = next((value for value in sample if isinstance(value, TVTensor)), None)
@@ -130,21 +165,25 @@ class Geometry(Transform):
             return sample
         if rand is None or not self._is_random:
             return sample if self.size is None else map_type(TVTensor, self._resize, sample)
-        height, width = _pixels(images).shape[-2:]
-        matrix = self.homography(rand, width / height).to(images.device, non_blocking=True)
-        return map_type(TVTensor, lambda value: self._warp(value, matrix), sample)
+        height, width = get_size(images)
+        matrix = self.homography(rand, width / height)
+        back = matrix.double().inverse().float() if any(isinstance(value, POSITIONS) for value in sample) else matrix
+        matrix, back = (m.to(images.device, non_blocking=True) for m in (matrix, back))
+        return map_type(TVTensor, lambda value: self._warp(value, matrix, back), sample)
 
     def homography(self, rand: Randomness, aspect: float) -> Tensor:
         """The changes drawn for images of that width / height, to `warp` them: `(bs, 3, 3)` float32 on the CPU."""
         flips, way, rotates, angle, zooms, factor, x, y, *others = draw(rand, 14, self.batch)
         warps, warp_x, warp_y, area, left, top = others
 
-        def sometimes(chance: Tensor, number: Tensor, low: float, high: float, otherwise: float) -> Tensor:
-            return torch.where(chance < self.p_affine, low + (high - low) * number, otherwise)
+        p_rotate, p_zoom, p_warp = self._probabilities
 
-        tilts = [sometimes(warps, number, -self.max_warp, self.max_warp, 0) for number in (warp_x, warp_y)]
-        degrees = sometimes(rotates, angle, -self.max_rotate, self.max_rotate, 0)
-        factor = sometimes(zooms, factor, self.min_zoom, self.max_zoom, 1)
+        def if_(happens: Tensor, number: Tensor, low: float, high: float, otherwise: float) -> Tensor:
+            return torch.where(happens, low + (high - low) * number, otherwise)
+
+        tilts = [if_(warps < p_warp, number, -self.max_warp, self.max_warp, 0) for number in (warp_x, warp_y)]
+        degrees = if_(rotates < p_rotate, angle, -self.max_rotate, self.max_rotate, 0)
+        factor = if_(zooms < p_zoom, factor, self.min_zoom, self.max_zoom, 1)
         window = (self.min_scale + (1 - self.min_scale) * area).rsqrt()
         geometry = perspective(*tilts) @ dihedral(self._way(flips, way), aspect) @ rotation(degrees, aspect)
         return (geometry @ zoom(factor, 2 * x - 1, 2 * y - 1) @ zoom(window, 2 * left - 1, 2 * top - 1)).float()
@@ -153,20 +192,26 @@ class Geometry(Transform):
         """The number, for `dihedral`, of how each image is laid."""
         if not self.do_flip:
             return torch.zeros_like(flips, dtype=torch.int64)
-        return torch.where(flips < 0.5, (way * 8).long() if self.flip_vert else 1, 0)
+        return torch.where(flips < self.p_flip, (way * 8).long() if self.flip_vert else 1, 0)
 
-    def _warp(self, value: TVTensor, matrix: Tensor) -> TVTensor:
-        pixels, size = _pixels(value), self._size(value)
+    def _warp(self, value: TVTensor, matrix: Tensor, back: Tensor) -> Tensor:
+        size = self._size(value)
+        if isinstance(value, POSITIONS):
+            return mapped(value, through(back, get_size(value), size), size)
+        pixels = _pixels(value)
         if isinstance(value, tv_tensors.Mask):
             return _wrap(warp(pixels, matrix, size, "nearest", self.pad_mode), value)
         return _wrap(warp(self._shrink(pixels, size), matrix, size, self.mode, self.pad_mode), value)
 
-    def _resize(self, value: TVTensor) -> TVTensor:
+    def _resize(self, value: TVTensor) -> Tensor:
+        if isinstance(value, POSITIONS):
+            return resize(value, self._size(value))
         mode = "nearest" if isinstance(value, tv_tensors.Mask) else self.mode
         return _wrap(_interpolate(_pixels(value), self._size(value), mode), value)
 
     def _size(self, value: TVTensor) -> tuple[int, int]:
-        return (value.shape[-2], value.shape[-1]) if self.size is None else height_width(self.size)
+        height, width = get_size(value) if self.size is None else height_width(self.size)
+        return height, width
 
     def _shrink(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
         """`pixels`, each side brought to 1.25 times what the average window needs if it is beyond 1.5 times that."""
@@ -179,12 +224,7 @@ class Geometry(Transform):
 
 
 def _pixels(value: TVTensor) -> Tensor:
-    """A batch of images or masks as `(n, c, h, w)`."""
-    if not isinstance(value, (tv_tensors.Image, tv_tensors.Mask)):
-        raise TypeError(
-            f"Geometry moves images and masks, not {type(value).__name__} yet, which would no longer fit its image. "
-            "Augment such samples in item_tfms, by transforms of torchvision.transforms.v2."
-        )
+    """A batch of images or masks as `(n, c, h, w)`. Raises TypeError for integer images."""
     if isinstance(value, tv_tensors.Image):
         check_float(value, "Geometry")
     pixels = value.as_subclass(Tensor)

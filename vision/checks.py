@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["check_float", "check_option", "check_range"]
+__all__ = ["check_float", "check_option", "check_probabilities", "check_range"]
 
 
 def check_option(name: str, value: str, options: Sequence[str]) -> None:
@@ -24,3 +24,10 @@ def check_range(name: str, value: Any, is_inside: bool, expected: str) -> None:
     """Raise ValueError, saying what is `expected`, unless `is_inside`."""
     if not is_inside:
         raise ValueError(f"{name} is {expected}, not {value!r}.")
+
+
+def check_probabilities(transform: Any, *names: str) -> None:
+    """Raise ValueError unless these fields are probabilities, or None, where another one holds."""
+    for name in names:
+        value = getattr(transform, name)
+        check_range(name, value, value is None or 0 <= value <= 1, "a probability, 0 to 1")

@@ -1,6 +1,7 @@
 """Which part of a picture goes where when it changes its size: windows, resizing and padding of one `tv_tensor`.
 
 For images `(c, h, w)`, masks `(h, w)` or `(c, h, w)`, boxes and points; sizes and places are (vertical, horizontal).
+Boxes are cut off at the edge, points stay where they are, also outside: torchvision does otherwise in places.
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from .positions import POSITIONS, Position, mapped
 from .samples import rewrap
 
-__all__ = ["PAD_MODES", "Box", "Size", "height_width", "inside", "pad", "resize", "resized_crop", "window"]
+__all__ = ["PAD_MODES", "Box", "Size", "crop", "flip", "height_width", "inside", "pad", "resize", "resized_crop",
+           "window"]  # fmt: skip
 
 Size = int | tuple[int, int]  # a square's side, or (height, width), in pixels
 Box = tuple[int, int, int, int]  # top, left, height, width, in pixels
@@ -48,6 +51,9 @@ def inside(old: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
 
 def resize(value: Tensor, size: tuple[int, int]) -> Tensor:
     """`value` brought to `size`: images bilinearly with antialiasing, masks by the nearest pixel."""
+    if isinstance(value, POSITIONS):
+        height, width = F.get_size(value)
+        return _moved(value, (size[1] / width, size[0] / height), (0, 0), size)
     if not isinstance(value, tv_tensors.Mask):
         return F.resize(value, list(size), antialias=True)
     # torchvision resizes masks by "nearest", which lies up to half a pixel beside the pixels of their image
@@ -55,9 +61,35 @@ def resize(value: Tensor, size: tuple[int, int]) -> Tensor:
     return rewrap(planes[0], value)
 
 
+def crop(value: Tensor, box: Box) -> Tensor:
+    """What `value` shows inside `box`, which lies inside of it."""
+    if isinstance(value, POSITIONS):
+        top, left, height, width = box
+        return _moved(value, (1, 1), (-left, -top), (height, width))
+    return F.crop(value, *box)
+
+
 def resized_crop(value: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     """What `value` shows inside `box`, brought to `size`."""
-    return resize(F.crop(value, *box), size)
+    return resize(crop(value, box), size)
+
+
+def flip(value: Tensor) -> Tensor:
+    """`value` mirrored, left to right."""
+    if isinstance(value, POSITIONS):
+        height, width = F.get_size(value)
+        return _moved(value, (-1, 1), (width, 0), (height, width))
+    return F.horizontal_flip(value)
+
+
+def _moved(value: Position, scale: tuple[float, float], shift: tuple[float, float], size: tuple[int, int]) -> Position:
+    """Points or boxes multiplied and then shifted, both by (x, y), in a picture that is now of that size."""
+
+    def function(places: Tensor) -> Tensor:
+        x, y = places.unbind(-1)
+        return torch.stack([x * scale[0] + shift[0], y * scale[1] + shift[1]], -1)
+
+    return mapped(value, function, size)
 
 
 def pad(value: Tensor, size: tuple[int, int], place: Sequence[float] = MIDDLE, pad_mode: str = "zeros") -> Tensor:
@@ -67,6 +99,8 @@ def pad(value: Tensor, size: tuple[int, int], place: Sequence[float] = MIDDLE, p
     """
     height, width = F.get_size(value)
     top, left = round(place[0] * (size[0] - height)), round(place[1] * (size[1] - width))
+    if isinstance(value, POSITIONS):
+        return _moved(value, (1, 1), (left, top), size)
     if pad_mode == "zeros" or not isinstance(value, (tv_tensors.Image, tv_tensors.Mask)):
         return F.pad(value, [left, top, size[1] - left - width, size[0] - top - height])
     rows, columns = _shown(size[0], top, height, pad_mode), _shown(size[1], left, width, pad_mode)

@@ -144,6 +144,11 @@ def test_several_targets_have_a_function_each():
     assert torch.equal(first, target) and torch.equal(label.float(), first % 2)
 
 
+def test_as_many_blocks_are_targets_as_get_y_has_functions():
+    assert DataBlock((Block, CategoryBlock, RegressionBlock), get_y=[parent_label, number]).n_inp == 1
+    assert DataBlock((Block, Block, CategoryBlock), get_x=[number, number], get_y=[parent_label]).n_inp == 2
+
+
 def test_one_block_has_no_target():
     data = bunch(DataBlock(RegressionBlock, get_x=number, splitter=EndSplitter()))
     assert len(data.one_batch()) == 1 and data.targets == []
@@ -190,6 +195,16 @@ def test_transforms_run_on_samples_and_batches():
     data = bunch(insects(item_tfms=Scale(10.0), batch_tfms=[Scale(2.0), lambda x: x + 1]), shuffle=False)
     assert data.train_ds[3][0] == 30
     assert data.one_batch()[0].tolist() == [1, 21]
+
+
+@dataclass
+class Doubled(RegressionBlock):
+    item_tfms = batch_tfms = (Scale(2.0),)
+
+
+def test_what_several_blocks_bring_along_runs_once():
+    data = bunch(insects(blocks=(Doubled, Doubled), get_y=number, item_tfms=Scale(10.0)), shuffle=False)
+    assert data.train_ds[3][0] == 60 and data.one_batch()[0].tolist() == [0, 40]
 
 
 def test_workers_run_functions_without_a_name():

@@ -48,7 +48,6 @@ from warmstart.learner import (
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="processes are forked"),
-    pytest.mark.skipif(torch.__version__ < (2, 6), reason="to_fsdp needs torch 2.6"),
     pytest.mark.filterwarnings("ignore:EMA", "ignore:This CPU has no", "ignore:.*sets the learning rate"),
 ]
 

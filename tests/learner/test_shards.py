@@ -23,7 +23,6 @@ from warmstart.learner.shards import load_parts, put_back
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="processes are forked"),
-    pytest.mark.skipif(torch.__version__ < (2, 6), reason="to_fsdp needs torch 2.6"),
     pytest.mark.filterwarnings("ignore:EMA", "ignore:The last digits of this run may change"),
 ]
 STOP = SimpleNamespace(where=None)  # apart from the callback, which is part of the recipe

@@ -224,6 +224,23 @@ def test_strong_shrinking_does_not_alias():
     assert (inner(result) - 0.5).abs().max() < 0.05
 
 
+def test_each_change_may_have_a_probability_of_its_own():
+    items = of_items(*range(4000))
+    tfms = aug_transforms(p_flip=0.2, p_rotate=0, p_zoom=0.9, p_warp=0, max_zoom=1.5, p_brightness=0.1, p_contrast=0)
+    matrices = tfms[0].homography(items, 1.0)
+    assert (matrices[:, 0, 0] < 0).float().mean() == pytest.approx(0.2, abs=0.03)
+    assert (matrices[:, 1, 1] < 1).float().mean() == pytest.approx(0.9, abs=0.03)
+    assert (matrices[:, 1, 0] == 0).all() and (matrices[:, 2, :2] == 0).all()
+    contrast, brightness = tfms[1].changes(items)
+    assert (contrast == 1).all() and (brightness != 0).float().mean() == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_change_of_probability_0_is_left_out():
+    assert aug_transforms(p_flip=0, p_rotate=0, p_zoom=0, p_warp=0, p_brightness=0, p_contrast=0) == []
+    assert len(aug_transforms(p_affine=0, p_flip=0, p_lighting=0, p_warp=0.1, p_contrast=0.1)) == 2
+    assert aug_transforms(do_flip=False, p_affine=0, max_lighting=0, max_hue=0.1, p_hue=0) == []
+
+
 # --- validation
 
 
@@ -291,10 +308,7 @@ def test_types_and_precision_are_kept():
     assert isinstance(result, tv_tensors.Image) and result.dtype == torch.bfloat16
 
 
-def test_boxes_and_integer_images_are_refused():
-    boxes = tv_tensors.BoundingBoxes([[1, 2, 3, 4]], format="XYXY", canvas_size=(40, 40))
-    with pytest.raises(TypeError, match="not BoundingBoxes yet"):
-        Geometry()((photos(), boxes), of_items(0))
+def test_integer_images_are_refused():
     for tfm in (Geometry(), Lighting()):
         with pytest.raises(TypeError, match=r"needs float images in \[0, 1\], not torch.uint8"):
             tfm((tv_tensors.Image(torch.ones(1, 3, 8, 8, dtype=torch.uint8)),), of_items(0))
@@ -306,6 +320,10 @@ def test_boxes_and_integer_images_are_refused():
         ({"mode": "linear"}, "mode is one of 'bilinear', 'nearest', 'bicubic', not 'linear'"),
         ({"pad_mode": "reflect"}, "pad_mode is one of 'reflection', 'border', 'zeros', not 'reflect'"),
         ({"p_affine": 1.5}, "p_affine is a probability, 0 to 1, not 1.5"),
+        ({"p_zoom": -1}, "p_zoom is a probability"),
+        ({"p_hue": 2}, "p_hue is a probability"),
+        ({"max_saturation": 1}, "max_saturation is 0 or more and below 1"),
+        ({"max_hue": 0.6}, "max_hue is a share of the circle"),
         ({"p_lighting": -0.1}, "p_lighting is a probability"),
         ({"size": 0}, "size is an int or"),
         ({"max_zoom": 0.9}, "min_zoom is above 0 and up to max_zoom"),
@@ -321,5 +339,7 @@ def test_wrong_arguments_are_named_with_what_is_right(wrong, message):
 
 
 def test_augmentation_travels_as_json():
-    tfms = aug_transforms(size=(20, 30), flip_vert=True, mode="bicubic", batch=True, min_scale=0.3)
+    own = {"p_flip": 0.3, "p_zoom": 0.1, "p_contrast": 0.2, "max_hue": 0.1, "max_saturation": 0.3, "p_hue": 0.4}
+    tfms = aug_transforms(size=(20, 30), flip_vert=True, mode="bicubic", batch=True, min_scale=0.3, **own)
+    assert len(tfms) == 3
     assert restore(json.loads(json.dumps(describe(tfms)))) == tfms
