@@ -275,7 +275,8 @@ class Trainer(Loop):
     def to_fsdp(self: T, modules: Iterable[nn.Module] | None = None, timeout: float | None = None) -> T:
         """Train with all processes as `to_distributed` does, each with a part of the model; returns the learner.
 
-        For models whose parameters and optimizer need more than one device holds; torch's FSDP2. The model is made whole, then parted. `modules` are put together one at a time, by default the blocks that
+        For models whose parameters and optimizer need more than one device holds; torch's FSDP2. The model is made
+        whole, then parted. `modules` are put together one at a time, by default the blocks that
         `GradientCheckpointing` takes; what is outside of them stays together until the backward pass. Callbacks and
         optimizers of this library work on parts, but for `SAM`; of torch's optimizers Adafactor and Rprop do not.
         Evaluation and prediction need all ranks, too. `save` and `export` write whole tensors; a `Checkpoint` has a
