@@ -22,6 +22,7 @@ class DistributedTraining(Callback):
     over all of them also where they could not be parted evenly; and `learn.loss` is that mean, the same on all ranks,
     for whoever records it or decides by it. While gradients accumulate, the processes do not wait for each other.
 
+    Within a fit each rank has random numbers of its own, so that dropout does not leave out the same on all of them.
     `find_unused_parameters` is for models of which a step may not use some parameter, see torch. BatchNorm's statistics
     are those of rank 0's batches.
     """
@@ -38,6 +39,7 @@ class DistributedTraining(Callback):
 
     def before_fit(self, learn: Any) -> None:
         learn.run_through = lambda forward: self._forward(learn, forward)
+        learn.ranks.part_random_numbers(learn.data.device)
 
     def before_train(self, learn: Any) -> None:
         trained = [p for p in learn.model.parameters() if p.requires_grad]
@@ -103,6 +105,7 @@ class DistributedTraining(Callback):
 
     def after_cancel_fit(self, learn: Any) -> None:
         learn.run_through, learn.bs_elsewhere = None, 0
+        learn.ranks.join_random_numbers(learn.data.device)
         self.ddp, self.trained = None, []
 
 

@@ -149,18 +149,24 @@ class DataBunch:
     def class_weights(self) -> Tensor:
         """`(c,)` float32 weights that make up for rare classes: n / (c · count), 1 on average over the training items.
 
-        For the first target with a vocabulary; pass it to a loss as `CrossEntropyLoss(weight=data.class_weights())`.
+        Of masks n and count are pixels, of boxes' labels boxes. For the first target with a vocabulary; pass it to a
+        loss as `CrossEntropyLoss(weight=data.class_weights())`.
         """
         which = next(
             (k for k, block in enumerate(self.blocks) if block in self.targets and hasattr(block, "vocab")), None
         )
         if which is None:
             raise ValueError("class_weights needs a target with a vocabulary: a CategoryBlock or MultiCategoryBlock.")
-        block, counts = self.blocks[which], torch.zeros(self.blocks[which].n_out or 0)
+        block, n_out = self.blocks[which], self.blocks[which].n_out or 0
+        counts, n = torch.zeros(n_out), 0
         for value in self.train_ds.values(which):
-            encoded = block.encode(value)
-            counts[encoded if encoded.ndim == 0 else encoded.bool()] += 1
-        return len(self.train_ds) / (len(counts) * counts.clamp(min=1))
+            encoded = block.encode(value).as_subclass(Tensor)
+            if encoded.is_floating_point():  # one number for each class that an item may have
+                counts, n = counts + encoded, n + 1
+            else:
+                classes = encoded[(encoded >= 0) & (encoded < n_out)].long()  # without void
+                counts, n = counts + classes.bincount(minlength=n_out), n + classes.numel()
+        return n / (n_out * counts.clamp(min=1))
 
     # ---- new items, another device, other transforms
 

@@ -72,7 +72,7 @@ class Checkpoint(Callback):
     def before_fit(self, learn: Any) -> None:
         self.done, self.last_steps, self.last_time = False, 0, time.monotonic()
         learn.ranks.agreed.clear()
-        record, number = run_record(learn, without=[self]), learn.fits_done
+        record, number = learn.ranks.from_first(lambda: run_record(learn, without=[self])), learn.fits_done
         found = self.files.newest(learn.ranks, learn.model)
         self.records = found["records"][:number] if found else []
         if found and len(found["records"]) > number:

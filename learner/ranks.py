@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..data.loaders import WORKER_LOST
+from ..data.randomness import fresh_seed, mix, seed_generators
 from .meeting import meeting_place
 
 __all__ = ["RankError", "Ranks", "join"]
@@ -53,6 +54,7 @@ class Ranks:
     group: Any = None  # and the one for the tensors on their devices
     wishes: set[str] = field(default_factory=set)  # of this process, until all know them
     agreed: set[str] = field(default_factory=set)  # wishes that some rank had, known to all in the same batch
+    common_seed: int | None = None  # of the random numbers after those that each rank has of its own
 
     def gather(self, value: T) -> list[T]:
         """The `value` of every rank, in their order; tensors on the CPU."""
@@ -136,6 +138,18 @@ class Ranks:
         if self.n > 1:
             with self.watched():
                 _at_once(tensors, lambda values: dist.broadcast(values, src=0, group=self.group))
+
+    def part_random_numbers(self, device: torch.device) -> None:
+        """Have each rank draw numbers of its own, as dropout does, from generators that were equal; rank 0 goes on."""
+        self.common_seed = fresh_seed()
+        if self.rank:
+            seed_generators(mix(self.common_seed, self.rank), device)
+
+    def join_random_numbers(self, device: torch.device) -> None:
+        """From here all draw the same again, if they have been parted."""
+        if self.common_seed is not None:
+            seed_generators(mix(self.common_seed), device)
+            self.common_seed = None
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -243,7 +257,9 @@ def join(timeout: float | None = None) -> Ranks:
 def _made_known(timeout: timedelta) -> Ranks:
     host = dist.new_group(backend="gloo", timeout=timeout)
     group = dist.new_group(timeout=timeout) if torch.cuda.is_available() else host
-    return Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)), host, group)
+    ranks = Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)), host, group)
+    ranks.gather(None)  # torch lets one go on, and even end, while others still look for it
+    return ranks
 
 
 def _duration(seconds: float | None) -> timedelta:

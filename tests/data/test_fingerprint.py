@@ -59,9 +59,10 @@ def test_files_are_told_by_number_names_and_sizes(photos):
 
 def test_no_image_is_opened(photos, monkeypatch):
     ds = dataset(photos)
+    before = fingerprint(ds)
     monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("an image was opened"))
     monkeypatch.setattr("builtins.open", lambda *_: pytest.fail("a file was opened"))
-    fingerprint(ds)
+    assert fingerprint(ds) == before
 
 
 def test_the_same_files_in_another_place_are_the_same_data(photos):

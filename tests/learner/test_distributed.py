@@ -530,6 +530,28 @@ def test_fits_may_follow_each_other():
     check_same(*alone_and_together(train))
 
 
+class MaskOfDropout(nn.Module):
+    """Says what dropout has left of a row of ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.masks = nn.Parameter(torch.ones(1)), []
+
+    def forward(self, x):
+        self.masks.append(F.dropout(torch.ones(64), 0.5, self.training).tolist())
+        return x[:, :2] * self.weight
+
+
+def test_dropout_leaves_out_something_else_on_each_rank_and_afterwards_all_draw_the_same():
+    def train(bs):
+        learn = make_learn(bs, n=16, n_valid=0, model=MaskOfDropout)
+        learn.fit(1)
+        return learn.model.masks, torch.rand(1).item()
+
+    (first, then), (second, then_too) = launch(train, [8])
+    assert first != second and then == then_too
+
+
 # ---- deciding
 
 

@@ -305,19 +305,19 @@ def rewritten(path, change, compression=zipfile.ZIP_STORED):
     return path
 
 
-def refused(path, match):
+def check_refused(path, match):
     with pytest.raises(FileError, match=rf"file\.pt is damaged or of another kind .*{match}"):
         load_file(path)
 
 
 def test_a_compressed_file_is_refused_since_it_could_grow(saved):
     assert load_file(rewritten(saved, lambda *entry: entry))["note"] == "hello"
-    refused(rewritten(saved, lambda *entry: entry, zipfile.ZIP_DEFLATED), "is compressed")
+    check_refused(rewritten(saved, lambda *entry: entry, zipfile.ZIP_DEFLATED), "is compressed")
 
 
 def test_a_torchscript_program_is_refused(saved):
     """Which torch before 2.6 runs even with weights_only=True (CVE-2025-32434)."""
-    refused(
+    check_refused(
         rewritten(saved, lambda name, content: (name.replace("byteorder", "constants.pkl"), content)), "TorchScript"
     )
 
@@ -325,7 +325,7 @@ def test_a_torchscript_program_is_refused(saved):
 def test_two_files_in_one_are_refused(saved):
     other = save_file({"note": "other"}, saved.with_name("other.pt"))
     saved.write_bytes(other.read_bytes() + saved.read_bytes())
-    refused(saved, "something stands before the archive")
+    check_refused(saved, "something stands before the archive")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -333,7 +333,7 @@ def test_two_entries_of_one_name_are_refused(saved):
     with zipfile.ZipFile(saved, "a") as archive:
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
         archive.writestr(name.upper(), b"")  # torch pays no attention to case
-    refused(saved, "two files of one name")
+    check_refused(saved, "two files of one name")
 
 
 def test_entries_that_share_bytes_to_seem_larger_are_refused(tmp_path):
@@ -345,7 +345,7 @@ def test_entries_that_share_bytes_to_seem_larger_are_refused(tmp_path):
     for entry in sizes:
         changed[entry + 20 : entry + 28] = (len(content) // 2).to_bytes(4, "little") * 2
     file.write_bytes(changed)
-    refused(file, "more bytes than it has")
+    check_refused(file, "more bytes than it has")
 
 
 def test_weights_of_another_model_are_refused_whether_saved_or_exported(tmp_path):

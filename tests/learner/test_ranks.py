@@ -55,6 +55,20 @@ def test_numbers_and_tensors_are_added_up_and_averaged():
         assert torch.equal(weights[0], torch.zeros(3, 2)) and weights[1].item() == 0
 
 
+def test_ranks_draw_numbers_of_their_own_for_a_while():
+    def work():
+        torch.manual_seed(0)
+        ranks = join()
+        ranks.part_random_numbers(torch.device("cpu"))
+        own = torch.rand(4).tolist()
+        ranks.join_random_numbers(torch.device("cpu"))
+        return own, torch.rand(4).tolist()
+
+    found = launch(work, nprocs=3)
+    assert len({tuple(own) for own, _ in found}) == 3
+    assert found[0][1] == found[1][1] == found[2][1] != found[0][0]
+
+
 def test_tensors_travel_together_by_kind_but_not_too_many_at_once(monkeypatch):
     def work():
         ranks = join()

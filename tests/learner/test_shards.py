@@ -261,7 +261,7 @@ def test_a_part_that_holds_more_than_tensors_is_refused_and_nothing_is_run(folde
     for tensor in parts["tensors"].values():
         for chunk in tensor["chunks"]:
             chunk["begin"], chunk["length"] = 0, (path / "__0_0.distcp").stat().st_size - 10_000
-    error = refused(path, parts)
+    error = check_refused(path, parts)
     assert "cannot be read, on rank 0" in error and not canary.exists()
 
 
@@ -271,7 +271,7 @@ def sha256(file):
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def refused(path, parts):
+def check_refused(path, parts):
     """The message of the error, in one paragraph, that names the folder."""
     with pytest.raises(FileError) as caught:
         load_parts(path, parts, Ranks(), None)
@@ -330,7 +330,7 @@ def test_parts_are_refused_that_are_not_as_they_were_written(folder, change):
     path, parts = parts_of(folder)
     load_parts(path, parts, Ranks(), None)
     change(parts)
-    refused(path, parts)
+    check_refused(path, parts)
 
 
 def test_any_change_of_what_is_said_of_the_parts_is_refused_or_does_no_harm(broken_off):

@@ -142,6 +142,12 @@ def test_void_counts_for_nothing_in_metrics():
     assert metric.compute() == 1
 
 
+def test_class_weights_count_pixels():
+    data = scenes()
+    counts = np.bincount(np.concatenate([scene(i)[1].ravel() for i in range(18)]))
+    assert np.allclose(data.class_weights(), counts.sum() / (3 * counts))
+
+
 def test_numbers_beyond_the_codes_are_named_with_their_place_and_the_item():
     bad = classes()
     bad[3, 5], bad[3, 6] = 255, 7
