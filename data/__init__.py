@@ -2,6 +2,8 @@
 
 from .blocks import Block, CategoryBlock, MultiCategoryBlock, RegressionBlock
 from .bunch import DataBunch
+from .cache import Cache
+from .cache_folder import clear_cache, list_caches
 from .datablock import DataBlock, Datasets
 from .dataset import Dataset, ItemError
 from .downloads import DownloadError, download_url, untar_data
@@ -34,6 +36,7 @@ from .transforms import Transform
 __all__ = [
     "AttrGetter",
     "Block",
+    "Cache",
     "CategoryBlock",
     "ColReader",
     "ColSplitter",
@@ -60,9 +63,11 @@ __all__ = [
     "RegressionBlock",
     "TrainTestSplitter",
     "Transform",
+    "clear_cache",
     "download_url",
     "get_files",
     "get_image_files",
+    "list_caches",
     "parent_label",
     "untar_data",
 ]

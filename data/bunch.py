@@ -216,11 +216,12 @@ class DataBunch:
         if not self.blocks:
             raise ValueError("test_dl needs data from a DataBlock: pass a loader of your own, get_preds(dl=…).")
         ds, n = self.train_ds, len(self.blocks) if with_labels else self.n_inp
-        return Dataset(as_items(items), ds.blocks[:n], ds.getters[:n], ds.item_tfms, ds.n_inp)
+        return Dataset(as_items(items), ds.blocks[:n], ds.getters[:n], ds.item_tfms, ds.n_inp, cache=ds.cache)
 
     def input_batch(self, item: Any) -> tuple:
         """One raw item as a batch of one, on the device: what `predict` gives to the model."""
         dataset = self.test_dataset([item])
+        dataset.cache = None  # which is for what is read again
         collated = dataset.collate([(Draw(0), dataset[0])])
         return DeviceLoader([], self.device, self.batch_tfms, dataset.blocks).prepare(collated)
 

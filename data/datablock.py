@@ -10,6 +10,7 @@ import torch
 from .batch import default_device
 from .blocks import Block
 from .bunch import DataBunch, check_batch_size
+from .cache import Cache, open_cache
 from .dataset import Dataset, Draw, ItemError
 from .getters import ItemGetter
 from .items import as_items, item_at, short, take
@@ -73,21 +74,28 @@ class DataBlock(Portable):
         return self._datasets(self._items(source), seed)
 
     def databunch(self, source: Any, path: str | Path = ".", bs: int = 64, val_bs: int | None = None,
-                  num_workers: int | None = None, device: torch.device | str | None = None, shuffle: bool = True,
-                  drop_last: bool = True, seed: int | None = None,
-                  sampler: Iterable[int] | None = None) -> DataBunch:  # fmt: skip
+                  num_workers: int | None = None, device: torch.device | str | None = None,
+                  cache: str | Cache | None = None, shuffle: bool = True, drop_last: bool = True,
+                  seed: int | None = None, sampler: Iterable[int] | None = None) -> DataBunch:  # fmt: skip
         """Loaders for `source`.
 
         `bs` and `val_bs` (by default `bs`) in items; `num_workers` processes read items (by default one per core, none
         where training runs on the CPU itself); `seed` governs order and augmentation (by default drawn from torch's
         global generator, which `set_seed` governs); `sampler` replaces shuffling: any iterable of positions in the
         training set, asked anew each epoch.
+
+        `cache` keeps pictures decoded and scaled, so that later epochs do not decode again; batches are the same, to
+        the bit. "memory" is shared with the workers and given back at the end; "disk" is below `WARMSTART_HOME`, for
+        later runs and for several processes at once. With `Resize(256)` a photo takes some 260 KB. What a file has
+        become when it is changed, and labels, are always read anew. `Cache` has a limit and a folder.
+
         Raises ValueError where `bs` exceeds the training set, and what `datasets` raises.
         """
         device = torch.device(device) if device is not None else default_device()
         train, valid = self.datasets(source, fresh_seed() if seed is None else seed)
         if drop_last:
             check_batch_size(len(sampler) if isinstance(sampler, Sized) else len(train), bs)
+        train.cache = valid.cache = open_cache(cache, train)
         workers = default_workers(device) if num_workers is None else num_workers
         train_dl = make_loader(train, bs, workers, device, shuffle, drop_last, sampler)
         valid_dl = make_loader(valid, val_bs or bs, workers, device)

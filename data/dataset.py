@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .blocks import Block
+from .cache import ItemCache
 from .items import item_at, kind, short
 from .portable import Portable
 from .randomness import Randomness, kept_generators, seed_generators
@@ -41,12 +42,13 @@ class Dataset(torch.utils.data.Dataset):
     `ds[i]` is the sample of item i as epoch 0 draws it; `ds[Draw(i, epoch)]` as that epoch does. `getters[k]` reads the
     raw value of `blocks[k]`. With `training` the item transforms draw random numbers from `(seed, epoch, i)`. While an
     item is read, the global generators of torch, numpy and random follow from the same: functions may draw from them.
+    `cache` keeps what is read and decoded; samples are the same with and without.
     """
 
     def __init__(self, items: Any, blocks: Sequence[Block], getters: Sequence[Callable | None],
-                 item_tfms: Sequence[Transform] = (), n_inp: int = 1, training: bool = False,
-                 seed: int = 0):  # fmt: skip
-        self.items, self.n_inp, self.training, self.seed = items, n_inp, training, seed
+                 item_tfms: Sequence[Transform] = (), n_inp: int = 1, training: bool = False, seed: int = 0,
+                 cache: ItemCache | None = None):  # fmt: skip
+        self.items, self.n_inp, self.training, self.seed, self.cache = items, n_inp, training, seed, cache
         self.blocks, self.getters, self.item_tfms = list(blocks), list(getters), list(item_tfms)
         # as objects, a row keeps an integer an integer beside a float, and is made faster
         self._rows = items.astype(object) if isinstance(items, pd.DataFrame) else items
@@ -72,8 +74,26 @@ class Dataset(torch.utils.data.Dataset):
 
     def _sample(self, draw: Draw) -> tuple:
         seed_generators(self._randomness(draw).first)
-        *_, (_, sample) = self.walk(draw)
+        if self.cache is None:
+            *_, (_, sample) = self.walk(draw)
+            return sample
+        sample, n_done = self._kept(draw.index, self.cache)
+        rand = self._randomness(draw) if self.training else None
+        for number, tfm in enumerate(self.item_tfms[n_done:], n_done):
+            sample = self._transform(tfm, sample, draw.index, rand.with_stream(number) if rand else None)
         return sample
+
+    def _kept(self, index: int, cache: ItemCache) -> tuple[tuple, int]:
+        """The sample as far as the cache keeps it, and how many of the item transforms are done."""
+        raws = self.raws(index)
+
+        def encode(which: int) -> Tensor:
+            return self._encode(raws[which], index, self.blocks[which])
+
+        def transform(tfm: Transform, function: Callable, sample: tuple) -> tuple:
+            return self._apply(tfm, function, sample, index)
+
+        return cache.begin(self.blocks, self.item_tfms, raws, encode, transform)
 
     def _randomness(self, draw: Draw) -> Randomness:
         return Randomness(self.seed, draw.epoch, [draw.index])
@@ -84,9 +104,7 @@ class Dataset(torch.utils.data.Dataset):
         yield "item", item
         encoded = []
         for which, block in enumerate(self.blocks):
-            raw = self._read(item, draw.index, which)
-            if raw is None and block.is_missing(raw):
-                raise self._missing([draw.index], which)
+            raw = self._raw(item, draw.index, which)
             yield self._getter_step(which), raw
             encoded.append(self._encode(raw, draw.index, block))
             yield f"{type(block).__name__}.encode", encoded[-1]
@@ -102,6 +120,17 @@ class Dataset(torch.utils.data.Dataset):
     def item(self, index: int) -> Any:
         """The raw item, a row for a DataFrame."""
         return item_at(self._rows, index)
+
+    def raws(self, index: int) -> list:
+        """What the getters make of an item, a value for each block. Raises ItemError where one is missing."""
+        item = self.item(index)
+        return [self._raw(item, index, which) for which in range(len(self.blocks))]
+
+    def _raw(self, item: Any, index: int, which: int) -> Any:
+        raw = self._read(item, index, which)
+        if raw is None and self.blocks[which].is_missing(raw):
+            raise self._missing([index], which)
+        return raw
 
     def _read(self, item: Any, index: int, which: int) -> Any:
         """What the getter of block `which` makes of the item."""
@@ -121,8 +150,12 @@ class Dataset(torch.utils.data.Dataset):
             raise self._failed(f"{type(block).__name__}.encode", index, error) from error
 
     def _transform(self, tfm: Transform, sample: tuple, index: int, rand: Randomness | None) -> tuple:
+        return self._apply(tfm, lambda sample: tfm(sample, rand), sample, index)
+
+    def _apply(self, tfm: Transform, function: Callable[[tuple], tuple], sample: tuple, index: int) -> tuple:
+        """`function(sample)`, which `tfm` or a part of it is."""
         try:
-            result = tfm(sample, rand)
+            result = function(sample)
         except Exception as error:
             raise self._failed(f"item transform {tfm.name}", index, error) from error
         if not isinstance(result, tuple) or len(result) != len(sample):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from .blocks import Block
 
-__all__ = ["draw_grid", "in_notebook", "show_samples", "show_table"]
+__all__ = ["draw_grid", "draw_sample", "in_notebook", "show_samples", "show_table"]
 
 
 def in_notebook() -> bool:
@@ -28,7 +28,7 @@ def draw_grid(
     n_cols = n_cols or min(len(draws), math.ceil(math.sqrt(len(draws)))) or 1
     n_rows = math.ceil(len(draws) / n_cols) or 1
     figsize = (size * n_cols, size * n_rows + (0.3 if title else 0))
-    figure, axes = plt.subplots(n_rows, n_cols, figsize=figsize, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(n_rows, n_cols, figsize=figsize, squeeze=False, layout="compressed")
     if title:
         figure.suptitle(title, fontsize=10)
     for ax in axes.flat:
@@ -56,11 +56,12 @@ def show_samples(
         return
     answers = preds if preds is not None else [None] * len(samples)
     pairs = zip(samples, answers, strict=True)
-    draws = [lambda ax, s=sample, p=pred: _draw_sample(blocks, s, n_inp, p, ax) for sample, pred in pairs]
+    draws = [lambda ax, s=sample, p=pred: draw_sample(blocks, s, n_inp, p, ax) for sample, pred in pairs]
     draw_grid(draws, title=None if preds is None else "target / prediction")
 
 
-def _draw_sample(blocks: Sequence[Block], sample: tuple, n_inp: int, pred: tuple | None, ax: Any) -> None:
+def draw_sample(blocks: Sequence[Block], sample: tuple, n_inp: int, pred: tuple | None, ax: Any) -> None:
+    """Draw one decoded sample on axes that are empty, and `pred`, one value per target block, beside its targets."""
     for number, (block, value) in enumerate(zip(blocks, sample, strict=False)):  # an unlabelled sample has no targets
         title, wrong = ax.get_title(), ax.title.get_color() == "red"
         if pred is None or number < n_inp:

@@ -32,6 +32,7 @@ class Transform(Portable, ABC):
     """
 
     order: ClassVar[int] = 0
+    is_fixed: ClassVar[bool] = False  # it needs no random numbers, nor does anything else tell training from validation
 
     @abstractmethod
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
@@ -41,6 +42,13 @@ class Transform(Portable, ABC):
     def name(self) -> str:
         """What messages call this step."""
         return type(self).__name__
+
+    def presize(self, sample: tuple) -> tuple:
+        """The first part of this step, as far as it needs no random numbers: a cache keeps what comes out.
+
+        `self(self.presize(sample), rand)` has to be `self(sample, rand)`, to the bit. By default nothing is done.
+        """
+        return sample
 
     def decode(self, sample: tuple) -> tuple:
         """Undo, for showing, what would keep a person from recognising the sample. By default nothing."""
@@ -64,6 +72,10 @@ class _V2(Transform):
     def is_random(self) -> bool:
         return self.name.startswith("Random") or self.name in _RANDOM_V2
 
+    @property
+    def is_fixed(self) -> bool:  # type: ignore[override]  # each of torchvision's has its own answer
+        return self.name in _FIXED_V2 and type(self.transform).__module__.startswith("torchvision.")
+
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
         if rand is None and self.is_random:
             return sample
@@ -73,6 +85,7 @@ class _V2(Transform):
 
 _RANDOM_V2 = {"AugMix", "AutoAugment", "ColorJitter", "CutMix", "ElasticTransform", "GaussianBlur", "GaussianNoise",
               "JPEG", "MixUp", "RandAugment", "ScaleJitter", "TrivialAugmentWide"}  # fmt: skip
+_FIXED_V2 = {"CenterCrop", "Grayscale", "Pad", "RGB", "Resize"}
 
 
 @dataclass(repr=False)

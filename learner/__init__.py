@@ -3,8 +3,11 @@
 from .checkpoint import Checkpoint
 from .distributed import launch, rank0_first
 from .export import load_learner
+from .features import Embeddings, nearest
 from .inference import Prediction
-from .interpretation import ClassificationInterpretation, Interpretation
+from .initialisation import lsuv_init
+from .interpretation import Interpretation
+from .interpretation_labels import ClassificationInterpretation, MultiLabelInterpretation
 from .layer_decay import layer_decay, split_by_block
 from .layerwise import Lamb, Lars
 from .learner import Learner
@@ -49,6 +52,7 @@ __all__ = [
     "Dice",
     "DiceLoss",
     "DiceMulti",
+    "Embeddings",
     "ExplainedVariance",
     "F1Score",
     "FBeta",
@@ -65,6 +69,7 @@ __all__ = [
     "Lookahead",
     "MSELoss",
     "MatthewsCorrCoef",
+    "MultiLabelInterpretation",
     "NAdam",
     "PearsonCorrCoef",
     "Perplexity",
@@ -86,8 +91,10 @@ __all__ = [
     "launch",
     "layer_decay",
     "load_learner",
+    "lsuv_init",
     "mae",
     "mse",
+    "nearest",
     "ranger",
     "rank0_first",
     "rmse",

@@ -247,6 +247,7 @@ def _no_label(item: Any) -> Any:
 def _assemble(data: DataBunch, model: nn.Module, loss: Callable, splitter: Callable, spec: Any) -> Any:
     from .learner import Learner  # which imports this module
 
-    learn = Learner(data, model, loss, splitter=splitter, model_spec=spec)
+    kind = getattr(spec, "learner", Learner)  # a recipe may have one of its own
+    learn = kind(data, model, loss, splitter=splitter, model_spec=spec)
     learn.model.eval()
     return learn

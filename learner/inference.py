@@ -1,8 +1,7 @@
 """Predictions: for a whole set, for one item, and beside their targets as pictures."""
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,19 +9,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..callbacks.core import Callback
 from ..callbacks.nested import map_tensors
-from ..data.blocks import CategoryBlock
+from ..data.blocks import Block
 from ..data.items import take
 from ..data.loaders import DeviceLoader
 from ..data.show import show_samples
+from .gathering import GatherPreds, join_batches, to_cpu
+from .item_losses import loss_not_reduced
 from .loop import as_loader
-from .losses import loss_activation, loss_decodes
+from .losses import CrossEntropyLoss, loss_activation, loss_decodes
 from .saved_preds import SavePreds
 from .stages import changed
 
-__all__ = ["GatherPreds", "Prediction", "batch_predict", "get_preds", "loss_not_reduced", "predict", "show_results",
-           "tta"]  # fmt: skip
+__all__ = ["Prediction", "answers", "as_predictions", "batch_predict", "get_preds", "predict", "show_results", "tta"]
 
 
 class Prediction(NamedTuple):
@@ -60,14 +59,12 @@ def get_preds(learn: Any, split: str = "valid", dl: Any = None, with_input: bool
         raise ValueError(
             "These items have no labels to compute losses with: pass dl=data.test_dl(items, with_labels=True)."
         )
-    raw = None if saver else _join(gather.preds)
-    columns = [_join(gather.inputs)] if with_input else []
-    columns += [None if saver else act(raw), _join(gather.targs)]
-    columns += [map_tensors(_decodes(learn), raw)] if with_decoded else []
-    columns += [_join(gather.losses)] if with_loss else []
-    if reorder and (items := [item for batch in gather.items for item in batch]):
-        order = torch.tensor(items).argsort()
-        columns = [_reordered(column, order) for column in columns]
+    raw = None if saver else join_batches(gather.preds)
+    columns = [join_batches(gather.inputs)] if with_input else []
+    columns += [None if saver else act(raw), join_batches(gather.targs)]
+    columns += [answers(learn, raw)] if with_decoded else []
+    columns += [join_batches(gather.losses)] if with_loss else []
+    columns = [gather.in_order(column) for column in columns] if reorder else columns
     if saver:
         columns[int(with_input)] = saved
     return tuple(columns)
@@ -78,6 +75,7 @@ def tta(learn: Any, dl: Any, n: int, beta: float, act: Callable | None) -> tuple
     if n < 1 or not 0 <= beta <= 1:
         raise ValueError(f"tta(n={n}, beta={beta}): n is 1 or more, and beta a share from 0 to 1.")
     dl = _split_loader(learn, "valid") if dl is None else as_loader(dl, learn.data.device)
+    _check_stays_in_place(learn.data.targets)
     augmented = learn.data.augmented_dl(dl)
     plain, targs = get_preds(learn, dl=dl, act=act)
     mean: Any = None
@@ -86,6 +84,16 @@ def tta(learn: Any, dl: Any, n: int, beta: float, act: Callable | None) -> tuple
         preds, _ = get_preds(learn, dl=augmented, act=act)
         mean = preds if mean is None else _pairwise(torch.add, mean, preds)
     return _pairwise(lambda m, p: torch.lerp(m / n, p, beta), mean, plain), targs
+
+
+def _check_stays_in_place(targets: Sequence[Block]) -> None:
+    """Raise ValueError for targets that lie in an image, and move with it."""
+    if moved := [type(block).__name__ for block in targets if block.is_spatial]:
+        raise ValueError(
+            f"tta averages predictions of images that were flipped, turned or cropped at random, and {moved[0]}'s move "
+            "with their image: their average would lie in no place of it. Use get_preds, which predicts the images as "
+            "they are; tta is for labels and numbers that an image keeps."
+        )
 
 
 def _pairwise(function: Callable[[Tensor, Tensor], Tensor], a: Any, b: Any) -> Any:
@@ -102,72 +110,12 @@ def _split_loader(learn: Any, split: str) -> DeviceLoader:
     return dl
 
 
-class GatherPreds(Callback):
-    """Collects inputs, outputs, targets and losses of a validation, on the CPU."""
-
-    order = 40
-
-    def __init__(self, with_input: bool, with_loss: bool, with_preds: bool = True):
-        self.with_input, self.with_loss, self.with_preds = with_input, with_loss, with_preds
-
-    def before_validate(self, learn: Any) -> None:
-        self.inputs, self.preds, self.targs, self.losses, self.items = [], [], [], [], []  # by batch
-
-    def collect(self, ranks: Any) -> None:
-        """Add what other processes have."""
-        for name in ("inputs", "preds", "targs", "losses", "items"):
-            setattr(self, name, ranks.in_turn(getattr(self, name)))
-
-    def after_batch(self, learn: Any) -> None:
-        if self.with_preds:
-            self.preds.append(_to_cpu(learn.pred))
-        self.targs.append(_to_cpu(_single(learn.yb)))
-        self.items.append(getattr(learn.dl, "items", None) or [])
-        if self.with_input:
-            self.inputs.append(_to_cpu(_single(learn.xb)))
-        if self.with_loss and learn.yb:
-            self.losses.append(_per_item(learn.loss, learn.bs).cpu())
-
-
-def _per_item(loss: Tensor, bs: int) -> Tensor:
-    """Losses per target averaged to one per item, `(bs,)`."""
-    if not loss.ndim or len(loss) != bs:
-        raise ValueError(
-            f"The loss gave a tensor of shape {tuple(loss.shape)} for {bs} items, although its reduction was 'none': "
-            "losses per item need a loss that heeds `reduction`."
-        )
-    return loss.detach().reshape(bs, -1).mean(1)
-
-
-@contextmanager
-def loss_not_reduced(learn: Any) -> Iterator[None]:
-    """Inside, the loss function gives a loss per target. Raises TypeError for a loss that has no `reduction`."""
-    loss = learn.loss_func
-    if hasattr(loss, "reduction"):
-        obj, name, value = loss, "reduction", "none"
-    elif _takes_reduction(loss):
-        obj, name, value = learn, "loss_func", partial(loss, reduction="none")
-    else:
-        raise TypeError(
-            f"{loss!r} has no reduction to switch off: losses per item need an attribute or argument `reduction`."
-        )
-    with changed(obj, name, value):
-        yield
-
-
-def _takes_reduction(loss: Callable) -> bool:
-    try:
-        return "reduction" in inspect.signature(loss).parameters
-    except (TypeError, ValueError):  # a builtin tells no signature
-        return False
-
-
 def predict(learn: Any, item: Any) -> Prediction:
     """See `Learner.predict`."""
     _move_model(learn)
     batch = learn.data.input_batch(item)
     raw = learn.run_batch(batch)
-    return _predictions(learn, _to_cpu(raw), batch)[0]
+    return as_predictions(learn, to_cpu(raw), batch)[0]
 
 
 def _move_model(learn: Any) -> None:
@@ -183,26 +131,26 @@ def batch_predict(learn: Any, items: Sequence) -> list[Prediction]:
         return []
     in_pixels = any(block.is_spatial for block in learn.data.targets)  # which their inputs say the size of
     *inputs, raw, _ = get_preds(learn, dl=learn.data.test_dl(items), with_input=in_pixels, act=_unchanged)
-    return _predictions(learn, raw, inputs[0] if inputs and isinstance(inputs[0], tuple) else tuple(inputs))
+    return as_predictions(learn, raw, inputs[0] if inputs and isinstance(inputs[0], tuple) else tuple(inputs))
 
 
 def _unchanged(raw: Any) -> Any:
     return raw
 
 
-def _predictions(learn: Any, raw: Any, inputs: tuple) -> list[Prediction]:
+def as_predictions(learn: Any, raw: Any, inputs: tuple) -> list[Prediction]:
     """A Prediction per item of a batch of raw outputs; lists in its fields where there are several targets.
 
     Targets with places in an image are decoded with their `inputs`, which tell how big that is.
     """
-    probs, answers = map_tensors(loss_activation(learn.loss_func), raw), map_tensors(_decodes(learn), raw)
+    probs, said = map_tensors(loss_activation(learn.loss_func), raw), answers(learn, raw)
     blocks = learn.data.targets
-    if isinstance(answers, Tensor):
+    if isinstance(said, Tensor):
         if len(blocks) != 1:
-            return [Prediction(a, a, p) for a, p in zip(answers, probs, strict=True)]
-        decoded = [row[0] for row in _decoded(learn.data, inputs, (answers,))]
-        return [Prediction(d, a, p) for d, a, p in zip(decoded, answers, probs, strict=True)]
-    rows = zip(_decoded(learn.data, inputs, tuple(answers)), zip(*answers, strict=True), zip(*probs, strict=True),
+            return [Prediction(a, a, p) for a, p in zip(said, probs, strict=True)]
+        decoded = [row[0] for row in _decoded(learn.data, inputs, (said,))]
+        return [Prediction(d, a, p) for d, a, p in zip(decoded, said, probs, strict=True)]
+    rows = zip(_decoded(learn.data, inputs, tuple(said)), zip(*said, strict=True), zip(*probs, strict=True),
                strict=True)  # fmt: skip
     return [Prediction(list(d), list(a), list(p)) for d, a, p in rows]
 
@@ -215,15 +163,22 @@ def _decoded(data: Any, inputs: tuple, answers: tuple) -> list[tuple]:
     return [tuple(block.decode(a) for block, a in zip(data.targets, row, strict=False)) for row in rows]
 
 
-def _decodes(learn: Any) -> Callable[[Tensor], Tensor]:
-    """What turns outputs into answers: what the loss says, or for a loss that says nothing the likeliest label."""
-    decodes, blocks = loss_decodes(learn.loss_func), learn.data.targets
-    says_nothing = decodes is loss_decodes(None)
-    return _likeliest if says_nothing and len(blocks) == 1 and isinstance(blocks[0], CategoryBlock) else decodes
+def answers(learn: Any, raw: Any) -> Any:
+    """What outputs say: as the loss reads them; if it does not say how, the likeliest class of labels and masks."""
+    read, blocks = loss_decodes(learn.loss_func), learn.data.targets
+    if read is not loss_decodes(None):
+        return map_tensors(read, raw)
+    if len(blocks) == 1:
+        return map_tensors(partial(_likeliest, blocks[0]), raw)
+    if isinstance(raw, tuple) and len(raw) == len(blocks):
+        return tuple(map_tensors(partial(_likeliest, block), part) for block, part in zip(blocks, raw, strict=True))
+    return raw
 
 
-def _likeliest(raw: Tensor) -> Tensor:
-    return raw.argmax(-1)
+def _likeliest(block: Block, raw: Tensor) -> Tensor:
+    """The likeliest class, where the block's values are classes."""
+    loss = CrossEntropyLoss() if block.loss == "CrossEntropyLoss" else block.loss
+    return loss.decodes(raw) if isinstance(loss, CrossEntropyLoss) else raw
 
 
 def show_results(learn: Any, max_n: int) -> None:
@@ -240,40 +195,3 @@ def show_results(learn: Any, max_n: int) -> None:
     preds = [p.decoded if several else (p.decoded,) for p in batch_predict(learn, picked)]
     if learn.ranks.rank == 0:
         show_samples(data.blocks, samples, data.n_inp, preds)
-
-
-def _single(values: Any) -> Any:
-    return values[0] if isinstance(values, tuple) and len(values) == 1 else values
-
-
-def _to_cpu(value: Any) -> Any:
-    return map_tensors(lambda t: t.detach().cpu(), value)
-
-
-def _join(parts: Sequence[Any]) -> Any:
-    """Batches' values as one: tensors concatenated, or – if their shapes differ – a list of items; None for nothing."""
-    first = parts[0]
-    if isinstance(first, Tensor):
-        return _concatenated([part if part.ndim else part[None] for part in parts])
-    if isinstance(first, dict):
-        return {key: _join([part[key] for part in parts]) for key in first}
-    if any(isinstance(value, (Tensor, dict, list, tuple)) for value in first):
-        return tuple(_join(column) for column in zip(*parts, strict=True))
-    return [value for part in parts for value in part] or None  # such as one text per item
-
-
-def _concatenated(parts: list[Tensor]) -> Tensor | list[Tensor]:
-    if len({part.shape[1:] for part in parts}) > 1:  # such as texts, padded by batch
-        return [row for part in parts for row in part]
-    return torch.cat(parts)
-
-
-def _reordered(value: Any, order: Tensor) -> Any:
-    """Joined values with their items in that order."""
-    if isinstance(value, Tensor):
-        return value[order]
-    if isinstance(value, dict):
-        return {key: _reordered(v, order) for key, v in value.items()}
-    if isinstance(value, list):
-        return [value[i] for i in order.tolist()]
-    return tuple(_reordered(v, order) for v in value) if isinstance(value, tuple) else value

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from ..callbacks.evaluate import Evaluate
@@ -19,9 +19,10 @@ from ..callbacks.recorder import Recorder
 from ..callbacks.report import Report
 from ..data.bunch import DataBunch
 from ..data.portable import Portable
-from . import distributed, inference, weights
+from . import distributed, features, inference, weights
 from .arguments import check_arguments, check_data, default_loss
 from .export import export_learner
+from .item_losses import loss_not_reduced
 from .loop import as_loader
 from .optim import layer_groups, trainable_params
 from .stages import Callbacks
@@ -133,8 +134,21 @@ class Learner(Trainer):
         The mean over `n` augmented passes counts by `1 - beta`, that of the item as it is by `beta` (test-time
         augmentation, as Krizhevsky et al. 2012 average over crops). For the validation set, or a loader `dl` over items
         of a `DataBlock`, such as `data.test_dl(items)`. The random numbers follow from the data's seed.
+
+        Raises ValueError for targets that move with their image (masks, points, boxes): where would the average lie?
         """
         return inference.tta(self, dl, n, beta, act)
+
+    def features(self, dl: Iterable | None = None, split: Literal["valid", "train"] = "valid",
+                 layer: nn.Module | None = None) -> Tensor:  # fmt: skip
+        """What the model's body sees in each item: `(n, nf)` float32 on the CPU, in the order of the dataset.
+
+        For the set `split`, or a loader `dl` as in `get_preds`. They are the output of `layer`, by default the body
+        that a recipe such as `vision_learner` has made; of a map or a sequence `(bs, nf, …)` the mean over its places.
+        `nearest` and `Embeddings` find items that are alike. Raises ValueError where no layer is known, or it does not
+        run.
+        """
+        return features.features(self, dl, split, layer)
 
     def show_results(self, max_n: int = 9) -> None:
         """Show validation samples with their targets and predictions, taken from all over the validation set."""
@@ -142,7 +156,7 @@ class Learner(Trainer):
 
     def loss_not_reduced(self):
         """A context in which `loss_func` gives a loss per target instead of their mean."""
-        return inference.loss_not_reduced(self)
+        return loss_not_reduced(self)
 
     def summary(self) -> Report:
         """A table of layers: output shape, parameters, whether they train; then loss, optimizer and callbacks."""

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..data.loaders import WORKER_LOST
-from ..data.randomness import fresh_seed, mix, seed_generators
+from ..data.randomness import fresh_seed, generator_states, mix, seed_generators, set_generator_states
 from .meeting import meeting_place
 
 __all__ = ["RankError", "Ranks", "join"]
@@ -54,7 +54,7 @@ class Ranks:
     group: Any = None  # and the one for the tensors on their devices
     wishes: set[str] = field(default_factory=set)  # of this process, until all know them
     agreed: set[str] = field(default_factory=set)  # wishes that some rank had, known to all in the same batch
-    common_seed: int | None = None  # of the random numbers after those that each rank has of its own
+    common_numbers: dict[str, Any] | None = None  # states of the random generators, while each rank has its own
 
     def gather(self, value: T) -> list[T]:
         """The `value` of every rank, in their order; tensors on the CPU."""
@@ -140,16 +140,16 @@ class Ranks:
                 _at_once(tensors, lambda values: dist.broadcast(values, src=0, group=self.group))
 
     def part_random_numbers(self, device: torch.device) -> None:
-        """Have each rank draw numbers of its own, as dropout does, from generators that were equal; rank 0 goes on."""
-        self.common_seed = fresh_seed()
-        if self.rank:
-            seed_generators(mix(self.common_seed, self.rank), device)
+        """Have each rank draw numbers of its own, as dropout does; all of them follow from what the ranks share."""
+        seed = fresh_seed()
+        self.common_numbers = generator_states(device)
+        seed_generators(mix(seed, self.rank), device)
 
     def join_random_numbers(self, device: torch.device) -> None:
-        """From here all draw the same again, if they have been parted."""
-        if self.common_seed is not None:
-            seed_generators(mix(self.common_seed), device)
-            self.common_seed = None
+        """From here all draw the same again, if they have been parted: what would have come next then."""
+        if self.common_numbers is not None:
+            set_generator_states(self.common_numbers, device)
+            self.common_numbers = None
 
     @contextmanager
     def watched(self) -> Iterator[None]:

@@ -54,4 +54,5 @@ def test_six_packages_are_needed_and_torch_has_no_upper_bound(metadata):
 
 
 def test_extras_bring_the_rest(metadata):
-    assert set(metadata.get_all("Provides-Extra")) == {"text", "hub", "track", "export", "demo", "nbs", "dev", "ray"}
+    extras = {"text", "hub", "track", "export", "detection", "dicom", "demo", "nbs", "dev", "ray"}
+    assert set(metadata.get_all("Provides-Extra")) == extras

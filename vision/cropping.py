@@ -20,6 +20,7 @@ function to the values of one kind (`TVTensor`: all that has a place in the pict
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
@@ -45,6 +46,8 @@ class CropPad(Transform):
     size: Size
     pad_mode: str = "zeros"
 
+    is_fixed: ClassVar[bool] = True
+
     def __post_init__(self):
         height_width(self.size)
         check_option("pad_mode", self.pad_mode, PAD_MODES)
@@ -68,6 +71,8 @@ class RatioResize(Transform):
     """
 
     max_size: int
+
+    is_fixed: ClassVar[bool] = True
 
     def __post_init__(self):
         check_range("max_size", self.max_size, isinstance(self.max_size, int) and self.max_size > 0, "an int above 0")

@@ -15,6 +15,7 @@ from torchvision import tv_tensors
 
 from ..data.blocks import Block
 from ..data.transforms import Transform
+from .dicom import is_dicom, open_dicom
 from .transforms import ToFloat
 
 __all__ = ["ImageBlock", "open_image", "show_image", "show_images", "verify_images"]
@@ -27,13 +28,16 @@ def open_image(source: Any, mode: str = "RGB", min_side: int | None = None) -> t
     """An image as uint8 `(c, h, w)`, upright (EXIF orientation applied), in `mode` 'L', 'RGB' or 'RGBA'.
 
     `source`: a path, the bytes of a file, a PIL image, a uint8 or bool array `(h, w)` or `(h, w, c)`, or a uint8 tensor
-    `(c, h, w)`. With `min_side`, a big JPEG is decoded at 1/2, 1/4 or 1/8 scale, several times faster, as long as twice
-    these pixels remain on its shorter side. Raises ValueError for what cannot be read as an image.
+    `(c, h, w)`; of DICOM see `open_dicom`. With `min_side`, a big JPEG is decoded at 1/2, 1/4 or 1/8 scale, several
+    times faster, as long as twice these pixels remain on its shorter side. Raises ValueError for what cannot be read as
+    an image.
     """
     if isinstance(source, Tensor):
         return _from_tensor(source, mode)
     if isinstance(source, np.ndarray):
         source = _from_array(source)
+    if is_dicom(source):
+        source = open_dicom(source)
     if isinstance(source, Image.Image):
         return _to_tensor(source, mode)
     if not isinstance(source, (str, Path, bytes)):
@@ -101,6 +105,7 @@ class ImageBlock(Block):
     mode: str = "RGB"
     min_side: int | None = None
 
+    loss: ClassVar[str] = "MSELoss"
     is_picture: ClassVar[bool] = True
     is_spatial: ClassVar[bool] = True
     batch_tfms: ClassVar[Sequence[Transform]] = (ToFloat(),)
@@ -113,6 +118,11 @@ class ImageBlock(Block):
     def channels(self) -> int:
         """Channels of the encoded image: 1, 3 or 4."""
         return CHANNELS[self.mode]
+
+    @property
+    def n_out(self) -> int:
+        """The outputs for each pixel of a model that predicts the image."""
+        return self.channels
 
     def for_min_side(self, min_side: int) -> "ImageBlock":
         return replace(self, min_side=self.min_side or min_side)

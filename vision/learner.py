@@ -17,7 +17,7 @@ from .normalisation import for_channels, given_stats
 from .parameter_groups import split_model
 from .vision_model import VisionModel
 
-__all__ = ["vision_learner"]
+__all__ = ["channels_of", "frozen", "vision_learner"]
 
 
 def vision_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained: bool = True, cut: Cut = None,
@@ -40,26 +40,29 @@ def vision_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained:
     `splitter(model)` replaces the architecture's layer groups. With `bn_freeze` a pretrained body keeps the statistics
     of its BatchNorm layers (see `BnFreeze`), whose weights train; switch it off for much data unlike photos.
     """
-    arch, n_in = as_architecture(arch), _channels(data, n_in)
+    arch, n_in = as_architecture(arch), channels_of(data, n_in)
     n_out = data.c if n_out is None and custom_head is None else n_out
     expected = for_channels(arch.normalisation, n_in)
     spec = VisionModel(arch, n_out, n_in, cut, lin_ftrs, ps, concat_pool, custom_head, expected)
     if pretrained:
         spec.prepare(data)  # warns where the data is normalised in another way
     spec.normalisation = given_stats(data) or expected
-    model = spec.build(pretrained)
     learn = Learner(
-        data, model, loss_func, opt_func, lr, splitter or arch.split or split_model, cbs, metrics, path,
-        wd=wd, wd_bn_bias=wd_bn_bias, model_spec=spec,
+        data, spec.build(pretrained), loss_func, opt_func, lr, splitter or arch.split or split_model, cbs, metrics,
+        path, wd=wd, wd_bn_bias=wd_bn_bias, model_spec=spec,
     )  # fmt: skip
-    if pretrained:
-        learn.freeze()
-    if pretrained and bn_freeze:
-        learn.add_cb(BnFreeze(model[0]))
+    return frozen(learn, bn_freeze) if pretrained else learn
+
+
+def frozen(learn: Learner, bn_freeze: bool) -> Learner:
+    """`learn` of a model with a pretrained body, as it starts: the last layer group trains, and BatchNorm weights."""
+    learn.freeze()
+    if bn_freeze:
+        learn.add_cb(BnFreeze(learn.model_spec.body(learn.model)))  # type: ignore[union-attr]  # a recipe's spec has it
     return learn
 
 
-def _channels(data: DataBunch, n_in: int) -> int:
+def channels_of(data: DataBunch, n_in: int) -> int:
     """The channels of the data's images. Raises ValueError where `n_in` was given and says otherwise."""
     block = data.blocks[0] if data.blocks else None
     if not isinstance(block, ImageBlock):

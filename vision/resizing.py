@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional as F
 from .positions import POSITIONS, Position, mapped
 from .samples import rewrap
 
-__all__ = ["PAD_MODES", "Box", "Size", "crop", "flip", "height_width", "inside", "pad", "resize", "resized_crop",
-           "window"]  # fmt: skip
+__all__ = ["PAD_MODES", "Box", "Size", "around", "crop", "flip", "height_width", "inside", "pad", "resize",
+           "resized_crop", "window"]  # fmt: skip
 
 Size = int | tuple[int, int]  # a square's side, or (height, width), in pixels
 Box = tuple[int, int, int, int]  # top, left, height, width, in pixels
@@ -46,6 +46,12 @@ def window(old: Sequence[int], shape: Sequence[float], place: Sequence[float] = 
 def inside(old: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
     """The largest size in the proportions of `old` that fits into `size`."""
     scale = max(old[0] / size[0], old[1] / size[1])
+    return max(round(old[0] / scale), 1), max(round(old[1] / scale), 1)
+
+
+def around(old: Sequence[int], size: Sequence[int]) -> tuple[int, int]:
+    """The smallest size in the proportions of `old` into which `size` fits."""
+    scale = min(old[0] / size[0], old[1] / size[1])
     return max(round(old[0] / scale), 1), max(round(old[1] / scale), 1)
 
 

@@ -43,6 +43,7 @@ class PlaceOnImage(Transform):
     """
 
     order: ClassVar[int] = -100
+    is_fixed: ClassVar[bool] = True
 
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
         canvas = _canvas(sample)

@@ -22,7 +22,7 @@ from torchvision.tv_tensors import TVTensor
 from ..data.randomness import Randomness
 from ..data.transforms import Transform
 from .checks import check_float, check_option, check_range
-from .resizing import MIDDLE, PAD_MODES, Box, Size, height_width, inside, pad, resize, resized_crop, window
+from .resizing import MIDDLE, PAD_MODES, Box, Size, around, height_width, inside, pad, resize, resized_crop, window
 from .samples import map_type, rewrap
 
 __all__ = ["Normalize", "RandomResizedCrop", "Resize", "ToFloat", "imagenet_stats"]
@@ -60,17 +60,27 @@ class Resize(Transform):
         """
         return (min if self.method == "pad" else max)(height_width(self.size))
 
+    def presize(self, sample: tuple) -> tuple:
+        """All but cutting off and filling up; an image that has to grow to cover `size` stays as it is."""
+        return map_type(TVTensor, lambda value: resize(value, self._scaled(F.get_size(value))), sample)
+
+    def _scaled(self, old: Sequence[int]) -> tuple[int, int]:
+        """The size to which an image is scaled before anything is cut off or filled up."""
+        size = height_width(self.size)
+        if self.method != "crop":
+            return inside(old, size) if self.method == "pad" else size
+        height, width = around(old, size)
+        return (height, width) if height * width < old[0] * old[1] else (old[0], old[1])
+
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
         place = MIDDLE if rand is None else rand.uniform(2)[0].tolist()
-        return map_type(TVTensor, lambda value: self._resize(value, place), sample)
+        return map_type(TVTensor, lambda value: self._cut_or_fill(value, place), self.presize(sample))
 
-    def _resize(self, value: TVTensor, place: Sequence[float]) -> Tensor:
-        size, old = height_width(self.size), F.get_size(value)
+    def _cut_or_fill(self, value: TVTensor, place: Sequence[float]) -> Tensor:
+        size = height_width(self.size)
         if self.method == "crop":
-            return resized_crop(value, window(old, size, place), size)
-        if self.method == "pad":
-            return pad(resize(value, inside(old, size)), size, place, self.pad_mode)
-        return resize(value, size)
+            return resized_crop(value, window(F.get_size(value), size, place), size)
+        return pad(value, size, place, self.pad_mode) if self.method == "pad" else value
 
 
 @dataclass
@@ -101,8 +111,16 @@ class RandomResizedCrop(Transform):
         """The length of the shorter side, in pixels, from which on even the smallest window fills `size`."""
         return math.ceil(max(height_width(self.size)) / min(math.sqrt(self.min_scale), self.VALID_SHARE))
 
+    def presize(self, sample: tuple) -> tuple:
+        """Images scaled down to twice `min_side`, so that cutting and scaling a window still averages pixels."""
+        return map_type(TVTensor, lambda value: resize(value, self._scaled(F.get_size(value))), sample)
+
+    def _scaled(self, old: Sequence[int]) -> tuple[int, int]:
+        side = 2 * self.min_side
+        return around(old, (side, side)) if min(old) > side else (old[0], old[1])
+
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
-        return map_type(TVTensor, lambda value: self._resized_crop(value, rand), sample)
+        return map_type(TVTensor, lambda value: self._resized_crop(value, rand), self.presize(sample))
 
     def _resized_crop(self, value: TVTensor, rand: Randomness | None) -> Tensor:
         size, old = height_width(self.size), F.get_size(value)

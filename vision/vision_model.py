@@ -54,6 +54,10 @@ class VisionModel(Portable):
         n_out = cast(int, self.n_out)
         return create_head(nf, n_out, self.lin_ftrs, self.ps, self.concat_pool, pool=bool(spatial))
 
+    def body(self, model: nn.Sequential) -> nn.Module:
+        """The part of the model that may be pretrained."""
+        return model[0]
+
     def prepare(self, data: DataBunch) -> DataBunch:
         """`data` normalised as the weights were trained; asked by the learner for all data that it is given."""
         return normalised(data, self.normalisation)

@@ -21,13 +21,14 @@ from warmstart.data import (
     CategoryBlock,
     DataBlock,
     DataBunch,
+    EndSplitter,
     IndexSplitter,
     MultiCategoryBlock,
     RegressionBlock,
     Transform,
 )
 from warmstart.learner import CrossEntropyLoss, FocalLoss, Learner, MSELoss
-from warmstart.vision import ImageBlock, Normalize, Resize, get_image_files, parent_label
+from warmstart.vision import ImageBlock, MaskBlock, Normalize, Resize, get_image_files, parent_label
 
 torch.set_num_threads(1)
 matplotlib.use("Agg")
@@ -574,3 +575,11 @@ def test_tta_needs_items_that_can_be_augmented_and_sensible_numbers(noisy):
         noisy.tta(DataLoader(TensorDataset(torch.zeros(4, 4), torch.zeros(4)), 2))
     with pytest.raises(ValueError, match="n is 1 or more"):
         noisy.tta(n=0)
+
+
+def test_tta_refuses_targets_that_move_with_their_image():
+    block = DataBlock((ImageBlock, MaskBlock(["a", "b"])), splitter=EndSplitter(0.5))
+    items = [(Image.new("RGB", (8, 8)), torch.zeros(8, 8, dtype=torch.uint8)) for _ in range(8)]
+    learn = quiet(Learner(block.databunch(items, bs=4, num_workers=0, device="cpu"), nn.Conv2d(3, 2, 1)))
+    with pytest.raises(ValueError, match=r"cropped at random, and MaskBlock's move with their image.*Use get_preds"):
+        learn.tta()

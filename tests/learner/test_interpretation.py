@@ -2,6 +2,7 @@
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot as plt
@@ -13,14 +14,25 @@ from torch.utils.data import DataLoader, TensorDataset
 from warmstart.data import (
     Block,
     CategoryBlock,
+    ColReader,
     DataBlock,
     DataBunch,
+    EndSplitter,
     IndexSplitter,
     MultiCategoryBlock,
     RegressionBlock,
 )
-from warmstart.learner import ClassificationInterpretation, CrossEntropyLoss, Interpretation, Learner
-from warmstart.vision import ImageBlock, Resize, get_image_files, parent_label
+from warmstart.learner import (
+    ClassificationInterpretation,
+    CrossEntropyLoss,
+    F1Score,
+    Interpretation,
+    Learner,
+    MSELoss,
+    MultiLabelInterpretation,
+    accuracy,
+)
+from warmstart.vision import BBoxBlock, BBoxLabelBlock, ImageBlock, PointBlock, Resize, get_image_files, parent_label
 
 torch.set_num_threads(1)
 matplotlib.use("Agg")
@@ -169,7 +181,7 @@ def test_plain_loaders_have_numbered_classes_and_no_pictures():
     expected = metrics.confusion_matrix(Y, answers(learn, X), labels=range(3))
     assert interp.vocab == [0, 1, 2] and np.array_equal(interp.confusion_matrix(), expected)
     assert ClassificationInterpretation.from_learner(learn, dl=batches).targs.equal(Y)
-    with pytest.raises(ValueError, match="plot_top_losses needs data from a DataBlock with one target"):
+    with pytest.raises(ValueError, match="plot_top_losses needs data from a DataBlock"):
         interp.plot_top_losses(2)
 
 
@@ -208,6 +220,235 @@ def test_other_targets_have_losses_and_a_table_but_no_confusion_matrix(targets, 
     assert f"{interp.losses.max():.2f}" in rows[0]
     with pytest.raises(TypeError, match="needs one class per item; for other targets use Interpretation"):
         ClassificationInterpretation.from_learner(learn)
+
+
+def test_a_set_that_is_none_is_refused(learn):
+    with pytest.raises(ValueError, match="split='test': 'train' or 'valid'"):
+        Interpretation.from_learner(learn, "test")
+    learn.loss_func = None
+    with pytest.raises(ValueError, match=r"has no loss_func.*assign"):
+        Interpretation.from_learner(learn)
+
+
+def test_a_loss_that_knows_no_reduction_is_asked_about_each_item():
+    def my_loss(pred, targ):
+        return F.cross_entropy(pred, targ) ** 2
+
+    learn = vector_learner([NAMES[i] for i in Y], loss_func=my_loss)
+    interp = Interpretation.from_learner(learn)
+    with torch.no_grad():
+        expected = F.cross_entropy(learn.model(X[15:]), Y[15:], reduction="none") ** 2
+    torch.testing.assert_close(interp.losses, expected)
+
+
+def test_a_model_with_more_outputs_than_labels_has_numbers_for_the_rest():
+    learn = vector_learner([NAMES[i] for i in Y], n_out=5)
+    learn.model.bias.data[4] = 100.0
+    interp = ClassificationInterpretation.from_learner(learn)
+    assert interp.vocab == [*NAMES, 3, 4] and interp.confusion_matrix()[:3, 4].sum() == 25
+
+
+# ---- groups
+
+
+def test_groups_have_their_losses_and_metrics(learn, interp):
+    groups = np.array(["a", "b", "b", "c", "a"] * 5)
+    table = interp.by_group(groups.tolist(), [accuracy, F1Score()])
+    assert table.index.tolist() == ["a", "b", "c"] and table["n"].tolist() == [10, 10, 5]
+    for name in "abc":
+        chosen = torch.from_numpy(groups == name)
+        answer, actual = interp.decoded[chosen], interp.targs[chosen]
+        assert table.loc[name, "loss"] == pytest.approx(interp.losses[chosen].mean().item())
+        assert table.loc[name, "accuracy"] == pytest.approx(metrics.accuracy_score(actual, answer))
+        present = sorted({*actual.tolist(), *answer.tolist()})
+        expected = metrics.f1_score(actual, answer, average="macro", labels=present, zero_division=0)
+        assert table.loc[name, "f1_score"] == pytest.approx(expected)
+
+
+def test_the_learners_metrics_are_the_default_and_accuracy_where_a_classifier_has_none(learn, interp):
+    assert list(interp.by_group([0] * 25)) == ["n", "loss", "accuracy"]
+    assert list(Interpretation.from_learner(learn).by_group([0] * 25)) == ["n", "loss"]
+    learn.metrics = F1Score()
+    assert list(interp.by_group([0] * 25)) == ["n", "loss", "f1_score"]
+
+
+def test_torchmetrics_measure_groups():
+    torchmetrics = pytest.importorskip("torchmetrics")
+    learn = vector_learner([NAMES[i] for i in Y])
+    interp = ClassificationInterpretation.from_learner(learn)
+    theirs = torchmetrics.MetricCollection(
+        {"top1": torchmetrics.Accuracy("multiclass", num_classes=3, average="micro")}
+    )
+    table = interp.by_group([i % 2 for i in range(25)], [accuracy, theirs])
+    assert table["top1"].tolist() == pytest.approx(table["accuracy"].tolist())
+
+
+def test_a_group_is_a_column_a_function_or_a_list():
+    frame = pd.DataFrame({"x": X.tolist(), "y": [NAMES[i] for i in Y], "camera": (["k", "l", None, "k"] * 10)})
+    block = DataBlock((Block, CategoryBlock), get_x=ColReader("x"), get_y=ColReader("y"), splitter=EndSplitter(0.5))
+    data = block.databunch(frame, bs=8, num_workers=0, device="cpu")
+    interp = Interpretation.from_learner(quiet(Learner(data, nn.Linear(4, 3))))
+    by_column = interp.by_group("camera")
+    assert by_column["n"].tolist() == [10, 5, 5] and pd.isna(by_column.index[2])  # those without a group are one
+    pd.testing.assert_frame_equal(by_column, interp.by_group(lambda row: row["camera"]))
+    pd.testing.assert_frame_equal(by_column, interp.by_group(frame["camera"][20:]))
+    with pytest.raises(KeyError, match=r"no column 'city' in the items, columns are \['x', 'y', 'camera'\]"):
+        interp.by_group("city")
+    with pytest.raises(ValueError, match="groups has 3 values for 20 items"):
+        interp.by_group(["a", "b", "c"])
+
+
+def test_plain_loaders_can_be_grouped_by_a_list():
+    learn = quiet(Learner(DataBunch([(X, Y)], [(X, Y)], device="cpu"), nn.Linear(4, 3), CrossEntropyLoss()))
+    table = Interpretation.from_learner(learn).by_group(Y.tolist(), accuracy)
+    assert table["n"].sum() == 40 and table.index.tolist() == [0, 1, 2]
+
+
+# ---- several labels
+
+
+def test_labels_are_counted_one_by_one_as_scikit_learn_does():
+    labels = [[name for name, on in zip(NAMES, row, strict=True) if on] for row in (X[:, :3] > 0.3).tolist()]
+    learn = vector_learner(labels, MultiCategoryBlock)
+    interp = MultiLabelInterpretation.from_learner(learn)
+    table = interp.report()
+    true, said = interp.targs.int().numpy(), interp.decoded.int().numpy()
+    counts = metrics.multilabel_confusion_matrix(true, said)
+    assert table.index.tolist() == NAMES
+    assert np.array_equal(table[["tn", "fp", "fn", "tp"]].to_numpy(), counts.reshape(3, 4))
+    scores = metrics.precision_recall_fscore_support(true, said, zero_division=0)[:3]
+    assert np.allclose(table[["precision", "recall", "f1"]].to_numpy().T, scores)
+    assert list(interp.by_group([0] * 25)) == ["n", "loss", "accuracy_multi"]
+    with pytest.raises(TypeError, match="MultiLabelInterpretation needs a 0 or 1 for each label"):
+        MultiLabelInterpretation.from_learner(vector_learner([NAMES[i] for i in Y]))
+
+
+def test_of_several_labels_those_that_are_wrong_have_their_probability(capsys):
+    learn = vector_learner([["ant", "bee"]] * 40, MultiCategoryBlock(vocab=NAMES))
+    learn.model.weight.data.zero_()
+    learn.model.bias.data[:] = torch.tensor([2.0, -1.0, 1.0])
+    Interpretation.from_learner(learn).plot_top_losses(1)
+    assert "ant;cat  ant;bee" in (row := capsys.readouterr().out.splitlines()[1])
+    assert row.endswith("bee 0.27, cat 0.73")
+
+
+def test_a_long_caption_is_parted_between_words_and_numbers(photos):
+    names = [["a long label", "another long label"], ["one more of them"]]
+    target = MultiCategoryBlock(vocab=["a long label", "another long label", "one more of them"])
+    block = DataBlock((ImageBlock, target), get_image_files, None, lambda f: names[int(f.stem) % 2],
+                      IndexSplitter([0, 11]))  # fmt: skip
+    data = block.databunch(photos, bs=2, num_workers=0, device="cpu")
+    learn = quiet(Learner(data, nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(3, 3))))
+    learn.model[2].weight.data.zero_()
+    learn.model[2].bias.data[:] = torch.tensor([3.0, -3.0, -3.0])
+    interp = Interpretation.from_learner(learn)
+    interp.plot_top_losses(1)
+    lines = plt.gcf().axes[0].get_title().split("\n")
+    assert lines[0] == "a long label / one more of them"
+    assert lines[1].startswith(f"{interp.losses.max():.2f} / a long label 0.95, one more")
+    assert max(map(len, lines)) <= 40
+
+
+# ---- targets in a picture
+
+
+def pictures(targets, *blocks, model, loss_func=None, getters=None):
+    """A learner of 12 noisy pictures, of which the last half validates, with a model of yours."""
+    block = DataBlock((ImageBlock, *blocks), n_inp=1, splitter=EndSplitter(0.5), get_x=lambda i: i[0], get_y=getters)
+    noise = [np.random.default_rng(i).integers(0, 255, (16, 24, 3), np.uint8) for i in range(12)]
+    items = [(pixels, *target) for pixels, target in zip(noise, targets, strict=True)]
+    data = block.databunch(items, bs=4, num_workers=0, device="cpu", seed=0)
+    return quiet(Learner(data, model, loss_func)), noise
+
+
+class Constant(nn.Module):
+    """Answers each picture with the same."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.answers = [torch.tensor(answer) for answer in answers]
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        repeated = tuple(answer.expand(len(x), *answer.shape) for answer in self.answers)
+        return repeated if len(repeated) > 1 else repeated[0]
+
+
+def test_points_are_drawn_where_they_are_and_where_they_are_predicted():
+    targets = [([[2.0 * i, 8.0]],) for i in range(12)]
+    learn, noise = pictures(targets, PointBlock, model=Constant([0.0, 0.0]), getters=lambda i: i[1])
+    interp = Interpretation.from_learner(learn)
+    expected = torch.tensor([((2 * i / 12 - 1) ** 2) / 2 for i in range(6, 12)])
+    torch.testing.assert_close(interp.losses, expected)
+    interp.plot_top_losses(2)
+    first = plt.gcf().axes[0]
+    assert plt.gcf().get_suptitle() == "target / prediction" and first.get_title() == f"loss {expected[5]:.2f}"
+    assert np.allclose(first.images[0].get_array(), noise[11] / 255)
+    target, pred = [np.asarray(dots.get_offsets())[0] + 0.5 for dots in first.collections]
+    assert np.allclose(target, [22, 8], atol=1e-5) and np.allclose(pred, [12, 8], atol=1e-5)
+
+
+def box_loss(pred, boxes, labels):
+    """Knows no reduction, as most losses that people write."""
+    return F.l1_loss(pred[0], boxes[:, :1]) + F.cross_entropy(pred[1][:, 0], labels[:, 0])
+
+
+def test_boxes_and_their_names_are_drawn_with_a_loss_of_ones_own():
+    targets = [([[i, 2, i + 8, 10]], ["cat"]) for i in range(12)]
+    model = Constant([[-1.0, -1.0, 0.0, 0.0]], [[0.0, 0.0, 3.0]])
+    boxes = pictures(targets, BBoxBlock, BBoxLabelBlock(["dog", "cat"]), model=model, loss_func=box_loss,
+                     getters=[lambda i: i[1], lambda i: i[2]])  # fmt: skip
+    learn, _ = boxes
+    interp = Interpretation.from_learner(learn)
+    assert interp.outputs is None and interp.losses.argmax() == 5
+    one = learn.data.test_dl([learn.data.valid_ds.items[5]], with_labels=True)
+    assert interp.losses[5].item() == pytest.approx(learn.validate(one)["valid_loss"])
+    interp.plot_top_losses(1)
+    (ax,) = plt.gcf().axes
+    assert ax.get_title() == f"loss {interp.losses[5]:.2f}"
+    target, pred = ax.patches[:2]
+    assert np.allclose(target.get_xy(), [10.5, 1.5]) and np.allclose(pred.get_xy(), [-0.5, -0.5])
+    assert [text.get_text() for text in ax.texts] == ["cat", "cat"]
+
+
+def test_images_as_targets_stand_beside_what_was_made_of_the_input():
+    noise = [np.random.default_rng(i).integers(0, 255, (16, 24, 3), np.uint8) for i in range(12)]
+    identity = nn.Conv2d(3, 3, 1)
+    nn.init.dirac_(identity.weight)
+    nn.init.zeros_(identity.bias)
+    darker = [((n * (0.9 - 0.05 * i)).astype(np.uint8),) for i, n in enumerate(noise)]
+    learn, _ = pictures(darker, ImageBlock, model=identity, loss_func=MSELoss(), getters=lambda i: i[1])
+    interp = Interpretation.from_learner(learn)
+    assert interp.outputs is None and interp.losses.argmax() == 5
+    expected = ((noise[11] - darker[11][0]) / 255.0) ** 2
+    assert interp.losses[5].item() == pytest.approx(expected.mean(), rel=1e-4)
+    interp.plot_top_losses(1)
+    (ax,) = plt.gcf().axes
+    given, target, made = [np.asarray(image.get_array()) for image in ax.images]
+    assert np.allclose(given, noise[11] / 255) and np.allclose(target, darker[11][0] / 255, atol=1e-6)
+    assert np.allclose(made, given, atol=1e-6)
+
+
+def test_several_labels_of_one_picture_are_told_apart(photos):
+    block = DataBlock((ImageBlock, CategoryBlock, CategoryBlock), n_inp=1, get_items=get_image_files,
+                      get_y=[parent_label, lambda f: int(f.stem) % 3], splitter=IndexSplitter([0, 7, 9]))  # fmt: skip
+    data = block.databunch(photos, bs=3, num_workers=0, device="cpu")
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 2), nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.a(x.mean((2, 3))), self.b(x.mean((2, 3)))
+
+    def both(pred, a, b):
+        return F.cross_entropy(pred[0], a) + F.cross_entropy(pred[1], b)
+
+    learn = quiet(Learner(data, Two(), both))
+    Interpretation.from_learner(learn).plot_top_losses(2)
+    said, actual, loss = plt.gcf().axes[0].get_title().replace("\n", " ").split(" / ")
+    assert actual.split("; ")[0] in ("red", "blue") and float(loss) > 0 and said
 
 
 # ---- plots
