@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..callbacks.core import Callback
 from ..callbacks.hooks import Hook, hook_output
 from ..data.dataset import Dataset
-from ..data.items import take
+from ..data.items import each, take
 from ..data.loaders import DeviceLoader
 from ..data.show import draw_grid
 from .loop import as_loader
@@ -138,7 +138,7 @@ class Embeddings:
                 "show_nearest draws pictures from a DataBlock; nearest() gives the positions of any items."
             )
         found = self.nearest(item, k)
-        items = [item, *take(self.dl.dataset.items, found.index.tolist())]
+        items = [item, *each(take(self.dl.dataset.items, found.index.tolist()))]
         pictures = [sample[0] for batch in data.test_dl(items) for sample in data.decode(batch)]
         titles = ["query", *(f"{similarity:.3f}" for similarity in found.similarity.tolist())]
         draw_grid([_drawing(data.blocks[0], *pair) for pair in zip(pictures, titles, strict=True)])

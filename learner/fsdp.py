@@ -65,6 +65,7 @@ def shard_model(model: nn.Module, modules: Iterable[nn.Module] | None, ranks: Ra
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = DeviceMesh.from_group(ranks.group, device.type)
+    model.to(memory_format=torch.contiguous_format)  # it parts no other
     for module in _innermost_first(model, _one_by_one(model) if modules is None else _checked(model, modules)):
         fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)

@@ -26,7 +26,7 @@ def vision_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained:
                    lin_ftrs: Sequence[int] | None = None, loss_func: Callable | None = None, opt_func: Callable = AdamW,
                    lr: float = 1e-3, cbs: Callback | Iterable[Callback] | None = None, wd: float | None = None,
                    path: str | Path | None = None, wd_bn_bias: bool = True,
-                   bn_freeze: bool = True) -> Learner:  # fmt: skip
+                   bn_freeze: bool = True, train_bn: bool = False) -> Learner:  # fmt: skip
     """A Learner of the body of `arch` and a new head for the data's classes; pretrained bodies start frozen.
 
         learn = vision_learner(data, resnet34, metrics=accuracy)
@@ -38,7 +38,9 @@ def vision_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained:
     the data does not say); `n_out` defaults to `data.c`. `cut` says where the body ends (a child's number, or
     `model -> body`); `concat_pool, ps, lin_ftrs` shape the head (see `create_head`), `custom_head` replaces it;
     `splitter(model)` replaces the architecture's layer groups. With `bn_freeze` a pretrained body keeps the statistics
-    of its BatchNorm layers (see `BnFreeze`), whose weights train; switch it off for much data unlike photos.
+    of its BatchNorm layers (see `BnFreeze`), whose weights train; switch it off for much data unlike photos. While the
+    body is frozen it needs no backward pass; with `train_bn`, fast.ai's way, the weights of its BatchNorm layers train
+    then, too.
     """
     arch, n_in = as_architecture(arch), channels_of(data, n_in)
     n_out = data.c if n_out is None and custom_head is None else n_out
@@ -51,11 +53,12 @@ def vision_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained:
         data, spec.build(pretrained), loss_func, opt_func, lr, splitter or arch.split or split_model, cbs, metrics,
         path, wd=wd, wd_bn_bias=wd_bn_bias, model_spec=spec,
     )  # fmt: skip
-    return frozen(learn, bn_freeze) if pretrained else learn
+    return frozen(learn, bn_freeze, train_bn) if pretrained else learn
 
 
-def frozen(learn: Learner, bn_freeze: bool) -> Learner:
-    """`learn` of a model with a pretrained body, as it starts: the last layer group trains, and BatchNorm weights."""
+def frozen(learn: Learner, bn_freeze: bool, train_bn: bool) -> Learner:
+    """`learn` of a model with a pretrained body, as it starts: the last layer group alone trains."""
+    learn.train_bn = train_bn
     learn.freeze()
     if bn_freeze:
         learn.add_cb(BnFreeze(learn.model_spec.body(learn.model)))  # type: ignore[union-attr]  # a recipe's spec has it

@@ -31,7 +31,8 @@ def unet_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained: b
                  opt_func: Callable = AdamW, lr: float = 1e-3, cbs: Callback | Iterable[Callback] | None = None,
                  wd: float | None = None, path: str | Path | None = None, wd_bn_bias: bool = True,
                  bn_freeze: bool = True, blur_final: bool = True, y_range: Sequence[float] | None = None,
-                 last_cross: bool = True, bottle: bool = False, norm: Norm = "batch") -> Learner:  # fmt: skip
+                 last_cross: bool = True, bottle: bool = False, norm: Norm = "batch",
+                 train_bn: bool = False) -> Learner:  # fmt: skip
     """A Learner of a `DynamicUnet` around the body of `arch`; a pretrained body starts frozen.
 
     For masks (`MaskBlock`: one output for each of its codes, cross-entropy without void pixels), for images
@@ -40,8 +41,8 @@ def unet_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained: b
     images stay in [0, 1]: a `y_range` should leave some room around that, (-0.1, 1.1), since a sigmoid stops learning
     near its ends.
 
-    `arch`, `pretrained`, `cut`, `n_in`, `splitter` and `bn_freeze` as in `vision_learner`; `self_attention, blur,
-    blur_final, y_range, last_cross, bottle, norm` as in `DynamicUnet`.
+    `arch`, `pretrained`, `cut`, `n_in`, `splitter`, `bn_freeze` and `train_bn` as in `vision_learner`;
+    `self_attention, blur, blur_final, y_range, last_cross, bottle, norm` as in `DynamicUnet`.
     """
     arch, n_in = as_architecture(arch), channels_of(data, n_in)
     n_out = data.c if n_out is None else n_out
@@ -56,4 +57,4 @@ def unet_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained: b
         data, spec.build(pretrained), loss_func, opt_func, lr, splitter or spec.split, cbs, metrics, path,
         wd=wd, wd_bn_bias=wd_bn_bias, model_spec=spec,
     )  # fmt: skip
-    return frozen(learn, bn_freeze) if pretrained else learn
+    return frozen(learn, bn_freeze, train_bn) if pretrained else learn

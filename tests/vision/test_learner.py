@@ -273,15 +273,24 @@ def pretrained():
     return efficientnet_lite0
 
 
-def test_a_pretrained_body_starts_frozen_but_for_batchnorm(data, pretrained):
-    learn = vision_learner(data, pretrained)
-    body, head = learn.model
-    norms = {id(p) for m in body.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
-    assert all(p.requires_grad == (id(p) in norms) for p in body.parameters())
+def test_a_pretrained_body_starts_frozen(data, pretrained):
+    body, head = vision_learner(data, pretrained).model
+    assert not any(p.requires_grad for p in body.parameters())
     assert all(p.requires_grad for p in head.parameters())
     original = pretrained(pretrained=True).state_dict()
     name, value = next(iter(body.state_dict().items()))
     assert any(value.equal(other) for other in original.values()), name
+
+
+def test_batchnorm_of_a_frozen_body_may_train(data, pretrained):
+    body, _ = vision_learner(data, pretrained, train_bn=True).model
+    norms = {id(p) for m in body.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+    assert all(p.requires_grad == (id(p) in norms) for p in body.parameters())
+
+
+def test_maps_have_their_channels_innermost(data):
+    model = vision_learner(data, resnet18, pretrained=False).model
+    assert model[0](torch.zeros(2, 3, 64, 64)).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_an_untrained_body_is_not_frozen(data):
@@ -327,6 +336,9 @@ def test_a_pretrained_body_keeps_its_batchnorm_statistics_if_asked_to_and_trains
     learn = vision_learner(data, pretrained_with_norm, bn_freeze=bn_freeze)
     norm = learn.model[0][1]
     statistics, weight = norm.running_mean.clone(), norm.weight.clone()
+    learn.fit(1)
+    assert torch.equal(norm.weight, weight)
+    learn.unfreeze()
     learn.fit(1)
     assert torch.equal(norm.running_mean, statistics) == bn_freeze
     assert not torch.equal(norm.weight, weight)

@@ -7,7 +7,7 @@ published it for phones. 4.7 million parameters, 75.1 % top-1 on ImageNet at 224
     model(torch.zeros(1, 3, 224, 224)).shape    # (1, 1000)
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +34,33 @@ class SameConv2d(nn.Conv2d):
         return total // 2, total - total // 2
 
 
+class FrugalReLU6(nn.ReLU6):
+    """ReLU6 in place that keeps its result for the backward pass, where torch's keeps a copy of its input beside it."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _ClampInPlace.apply(input) if input.requires_grad and torch.is_grad_enabled() else super().forward(input)
+
+
+class _ClampInPlace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x.clamp_(0, 6))
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (result,) = ctx.saved_tensors
+        return grads[0] * ((result > 0) & (result < 6))
+
+
 def conv_bn(n_in: int, n_out: int, size: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
     """Convolution, batch norm and, with `act`, ReLU6."""
     if stride > 1:
         conv = SameConv2d(n_in, n_out, size, stride, groups=groups, bias=False)
     else:
         conv = nn.Conv2d(n_in, n_out, size, padding=size // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(n_out, eps=1e-3), *([nn.ReLU6(inplace=True)] if act else []))
+    return nn.Sequential(conv, nn.BatchNorm2d(n_out, eps=1e-3), *([FrugalReLU6(inplace=True)] if act else []))
 
 
 class InvertedResidual(nn.Module):
