@@ -15,13 +15,18 @@ import importlib.util
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 from warmstart.data import Cache
+from warmstart.data.randomness import Randomness
+from warmstart.data.transforms import apply_transforms
 from warmstart.vision import *
 
 BS, N_BATCH_ITEMS = 50, 50
@@ -135,8 +140,8 @@ def augmentations() -> dict[str, Callable[[], Any]]:
     if importlib.util.find_spec("fastai"):
         import fastai.vision.all as fastai
 
-        pipeline = fastai.Pipeline(fastai.aug_transforms(size=224))
-        ways["fast.ai: aug_transforms(size=224)"] = lambda: pipeline(fastai.TensorImage(images), split_idx=0)
+        pipeline = fastai.Pipeline(fastai.aug_transforms(size=224), split_idx=0)
+        ways["fast.ai: aug_transforms(size=224)"] = lambda: pipeline(fastai.TensorImage(images))
     return ways
 
 

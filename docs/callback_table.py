@@ -13,7 +13,7 @@ import warmstart
 from warmstart.callbacks.core import EVENTS, Callback
 
 ROOT = Path(warmstart.__file__).parent
-FOLDERS = ("callbacks", "learner", "vision")
+FOLDERS = ("callbacks", "learner", "vision", "text")
 HEAD = """# Callbacks
 
 Every callback of the library, in the order in which they hear an event (`order`, smaller first; 0 for yours, unless you

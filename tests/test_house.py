@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "notebook": {"data", "callbacks", "learner"},
     **{domain: {"data", "callbacks", "learner", "notebook"} for domain in DOMAINS},
 }
-HEAVY = ["IPython", "fastprogress", "matplotlib", "onnx", "sklearn", "tensorboard", "timm", "transformers", "wandb"]
+HEAVY = ["IPython", "fastprogress", "matplotlib", "onnx", "sklearn", "tensorboard", "timm", "tokenizers",
+         "transformers", "wandb"]  # fmt: skip
 
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
 
@@ -105,5 +106,12 @@ def test_star_import_gives_exactly_what_is_listed(domain):
 
 def test_importing_vision_leaves_heavy_modules_alone():
     code = f"import sys, warmstart.vision; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_text_leaves_heavy_modules_and_vision_alone():
+    unwanted = [*HEAVY, "warmstart.vision"]
+    code = f"import sys, warmstart.text; print([name for name in {unwanted} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -15,6 +15,7 @@ from warmstart.data.transforms import apply_transforms
 from warmstart.vision.augment import Geometry, Lighting, aug_transforms
 from warmstart.vision.homography import dihedral, perspective, rotation, sampling_grid, warp, zoom
 from warmstart.vision.lighting import light
+from warmstart.vision.positions import as_points
 
 BILINEAR = InterpolationMode.BILINEAR
 
@@ -185,6 +186,19 @@ def test_only_changes_that_are_asked_for_happen():
     results = [flips(sample, of_items(i))[0] for i in range(20)]
     expected = sample[0], F.horizontal_flip(sample[0])
     assert {[torch.allclose(r, e, atol=1e-5) for e in expected].index(True) for r in results} == {0, 1}
+
+
+def test_mirrors_alone_need_no_interpolation_and_give_the_same(monkeypatch):
+    sample = tv_tensors.Image(torch.rand(16, 3, 24, 32)), tv_tensors.Mask(torch.randint(0, 3, (16, 24, 32)))
+    (flip,), rand = aug_transforms(p_affine=0, max_lighting=0), Randomness(0, 0, range(16))
+    mirrored = flip.homography(rand, 32 / 24)[:, 0, 0] < 0
+    monkeypatch.setattr("warmstart.vision.augment.warp", lambda *_: pytest.fail("interpolated"))
+    *pixels, points = flip((*sample, as_points(torch.full((16, 1, 2), 3.0), (24, 32))), rand)
+    for value, result in zip(sample, pixels, strict=True):
+        assert type(result) is type(value) and 0 < mirrored.sum() < 16
+        assert torch.equal(result[mirrored], value[mirrored].flip(-1))
+        assert torch.equal(result[~mirrored], value[~mirrored])
+    assert points[:, 0, 0].tolist() == [29 if way else 3 for way in mirrored] and points.canvas_size == (24, 32)
 
 
 def test_mult_scales_every_strength():
