@@ -92,6 +92,10 @@ def fastai_recipe(folder: Path, tell: Callable[[float], None]) -> None:
         folder, valid="val", item_tfms=fastai.Resize(256), batch_tfms=tfms, bs=BS, num_workers=0
     )
     body = create_body(efficientnet_lite0)
+    for block in body.modules():  # torch's own activation, as fast.ai's users have it
+        for name, layer in block.named_children():
+            if isinstance(layer, torch.nn.ReLU6):
+                setattr(block, name, torch.nn.ReLU6(inplace=True))
     model = torch.nn.Sequential(body, fastai.create_head(num_features_model(body), 2))
     learn = fastai.Learner(dls, model, metrics=fastai.accuracy, splitter=lambda m: [*map(fastai.params, m)])
     learn.freeze()

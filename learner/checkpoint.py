@@ -43,7 +43,8 @@ class Checkpoint(Callback):
 
     SIGTERM and SIGUSR1 (as SLURM sends before it ends a job) write a checkpoint after the batch and leave with the exit
     code `Checkpoint.EXIT_CODE`, 75: "run me again". Of several processes rank 0 writes; another number of them than
-    before can go on, though not to the same bits.
+    before can go on, though not to the same bits; with three or more the last digit may differ, as DDP adds up
+    their gradients in another order in its first step.
 
     Exact is what follows from the global random generators or from the data's seed. A loader of yours that shuffles by
     itself is read to its place again, and has to give the same then.

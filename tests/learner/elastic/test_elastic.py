@@ -169,7 +169,8 @@ def test_a_process_and_then_a_machine_are_lost_and_replaced(run, undisturbed):
         assert run.wait(third) == -signal.SIGKILL, run.printed()
         replacement = start_on(run, found[2], 2, "3")
         assert [run.wait(launcher) for launcher in (first, second, replacement)] == [0, 0, 0], run.printed()
-    assert run.results() == undisturbed(3)
+    # three gradients are added up in an order that DistributedDataParallel changes after its first step
+    torch.testing.assert_close(run.results(), undisturbed(3), rtol=1e-5, atol=1e-6)
     check_items(run.results()[0])
 
 
