@@ -23,8 +23,10 @@ Pair = tuple[nn.Conv2d, nn.BatchNorm2d]
 def conv_bn_pairs(model: nn.Module) -> list[Pair]:
     """Each convolution of `model` with the BatchNorm that alone takes its output; none where torch.fx cannot trace it.
 
-    Layers that are called twice, have hooks, or whose weights are parted among processes are left as they are.
+    Layers that are called twice or have hooks are left as they are, and all of a model whose inner modules have hooks.
     """
+    if any(_is_watched(m) for m in model.modules() if any(m.children())):
+        return []  # hooks of what is looked into would be called, as those of FSDP, with values that are none
     try:
         graph = _Tracer().trace(model)
     except Exception:  # whatever a model's own code does with values that are none
@@ -52,8 +54,11 @@ def _fits(conv: nn.Module, bn: nn.Module) -> bool:
     if not isinstance(conv, nn.Conv2d) or type(bn) is not nn.BatchNorm2d:
         return False
     whole = all(type(p) is nn.Parameter for p in (*conv.parameters(), *bn.parameters()))
-    hooks = any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in (conv, bn))
-    return whole and not hooks and bn.affine and bn.track_running_stats
+    return whole and not (_is_watched(conv) or _is_watched(bn)) and bn.affine and bn.track_running_stats
+
+
+def _is_watched(m: nn.Module) -> bool:
+    return bool(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m))
 
 
 def folded(pairs: Iterable[Pair]) -> ExitStack:

@@ -118,6 +118,9 @@ def test_nothing_is_folded_that_is_used_otherwise_or_cannot_be_traced():
     hooked = network()
     hooked[0].register_forward_hook(lambda *_: None)
     assert conv_bn_pairs(hooked) == [(hooked[3], hooked[4])]
+    nested = nn.Sequential(network())
+    nested[0].register_forward_pre_hook(lambda *_: pytest.fail("called"))
+    assert conv_bn_pairs(nested) == []
 
 
 def test_a_fit_with_frozen_statistics_ends_with_the_same_weights(monkeypatch):
