@@ -7,11 +7,8 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, cast
-from urllib.parse import urlparse
 
-import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.detection.ssd import SSD
@@ -25,6 +22,7 @@ from .detector import Detector
 from .image import ImageBlock
 from .normalisation import given_stats
 from .parameter_groups import ParameterGroups, split_body
+from .torchvision_models import downloading
 
 __all__ = ["DetectionModel", "n_labels", "split_detector"]
 
@@ -129,14 +127,8 @@ def _build_own(arch: Callable[..., nn.Module], n_out: int, pretrained: bool) -> 
 def _coco_weights(name: str) -> dict[str, Tensor]:
     """The weights of the detector `name` trained on COCO, for BatchNorm layers with PyTorch's eps."""
     weights = cast(Any, torchvision.models.get_model_weights(name)).DEFAULT
-    try:
+    with downloading(name, weights.url):
         state = weights.get_state_dict(progress=True, check_hash=True)
-    except OSError as error:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
-        raise ConnectionError(
-            f"The weights of {name} could not be downloaded ({error}). Download {weights.url} where there is a network "
-            f"and put it at {file}, or pass pretrained=False."
-        ) from error
     if name in ZERO_EPS:  # 1 / sqrt(var + eps) of a variance less eps is what they were trained with
         eps = nn.BatchNorm2d(1).eps
         state = {key: value - eps if key.endswith("running_var") else value for key, value in state.items()}

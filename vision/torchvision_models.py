@@ -1,6 +1,7 @@
 """torchvision's classification networks by name: building, what their weights expect, taking the classifier off."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -10,7 +11,7 @@ import torchvision
 from torch import nn
 from torchvision.models import DenseNet, VisionTransformer
 
-__all__ = ["build_torchvision", "torchvision_body", "torchvision_name", "torchvision_normalisation"]
+__all__ = ["build_torchvision", "downloading", "torchvision_body", "torchvision_name", "torchvision_normalisation"]
 
 # The weights of these two expect inputs in [-1, 1]. torchvision's networks convert to that from its usual normalisation
 # in their `forward`, which a body does not have: so ours are built without the conversion.
@@ -41,12 +42,19 @@ def build_torchvision(name: str, pretrained: bool) -> nn.Module:
     options = _options(name, weights)
     if not pretrained:
         return build(weights=None, **options)
-    try:
+    with downloading(name, weights.url):
         return build(weights=weights, **options)
+
+
+@contextmanager
+def downloading(name: str, url: str) -> Iterator[None]:
+    """Inside, a download of the weights of `name` that fails is a ConnectionError that says what to do."""
+    try:
+        yield
     except OSError as error:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
         raise ConnectionError(
-            f"The weights of {name} could not be downloaded ({error}). Download {weights.url} where there is a network "
+            f"The weights of {name} could not be downloaded ({error}). Download {url} where there is a network "
             f"and put it at {file}, or pass pretrained=False."
         ) from error
 

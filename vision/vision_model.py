@@ -46,7 +46,7 @@ class VisionModel(Portable):
     def build(self, pretrained: bool = False) -> nn.Sequential:
         """`nn.Sequential(body, head)`: (bs, n_in, h, w) to (bs, n_out). Only the body is ever pretrained.
 
-        Its weights have the channels innermost, and so have all maps then: half the time of convolutions on most CPUs.
+        Its weights have the channels innermost, and so have all maps then, as fast convolutions want them.
         """
         body = create_body(self.arch, pretrained, self.cut, self.n_in)
         return nn.Sequential(body, self._head(body)).to(memory_format=torch.channels_last)
