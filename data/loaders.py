@@ -18,9 +18,10 @@ from .blocks import Block
 from .dataset import Collated, Dataset, Draw, ItemError
 from .foreign import ForeignDataset
 from .items import kind
+from .pieces import apply_to_batch
 from .randomness import Randomness, mix, seeded_generators
 from .sharding import Shard, ShardedSampler, deal, in_agreement, parts_itself
-from .transforms import Transform, apply_transforms
+from .transforms import Transform
 
 __all__ = ["WORKER_LOST", "DeviceLoader", "EpochSampler", "default_workers", "is_of_lost_worker", "make_loader"]
 
@@ -337,7 +338,7 @@ class DeviceLoader:
         if self.batch_tfms:
             rand = Randomness(self._batch_seed, batch.epoch, batch.items)
             with rand.seeded(self.device):
-                values = apply_transforms(self.batch_tfms, values, rand if self.training else None)
+                values = apply_to_batch(self.batch_tfms, values, rand if self.training else None)
         return tuple(v.as_subclass(torch.Tensor) if isinstance(v, torch.Tensor) else v for v in values)
 
     @property

@@ -127,6 +127,10 @@ class Randomness:
         """The same items' numbers for another step of the pipeline."""
         return replace(self, stream=stream)
 
+    def of(self, part: slice) -> "Randomness":
+        """The numbers of some of the items."""
+        return replace(self, items=self.items[part])
+
     def uniform(self, n: int) -> Tensor:
         """`(len(items), n)` float32 on the CPU, uniform in [0, 1); row i depends on item i alone."""
         common = mix(self.seed, self.epoch, self.stream)

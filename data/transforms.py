@@ -33,6 +33,7 @@ class Transform(Portable, ABC):
 
     order: ClassVar[int] = 0
     is_fixed: ClassVar[bool] = False  # it needs no random numbers, nor does anything else tell training from validation
+    by_item: ClassVar[bool] = False  # of a batch, each item becomes what it would by itself, all of them equally large
 
     @abstractmethod
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
@@ -132,9 +133,9 @@ def _convert(tfm: Any) -> list[Transform]:
     raise TypeError(f"A transform is a Transform, a torchvision.transforms.v2 transform or a function, not {tfm!r}.")
 
 
-def apply_transforms(tfms: Sequence[Transform], sample: tuple, rand: Randomness | None) -> tuple:
-    """Run `sample` through `tfms` in order, each with its own stream of random numbers."""
-    for number, tfm in enumerate(tfms):
+def apply_transforms(tfms: Sequence[Transform], sample: tuple, rand: Randomness | None, first_stream: int = 0) -> tuple:
+    """Run `sample` through `tfms` in order, each with its own stream of random numbers, from `first_stream` on."""
+    for number, tfm in enumerate(tfms, first_stream):
         sample = tfm(sample, rand.with_stream(number) if rand else None)
     return sample
 

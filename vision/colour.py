@@ -44,6 +44,10 @@ class Colour(Transform):
         check_probabilities(self, "p_saturation", "p_hue")
 
     @property
+    def by_item(self) -> bool:  # type: ignore[override]
+        return not self.batch
+
+    @property
     def acts(self) -> bool:
         """Does it do anything, in training?"""
         return (self.max_saturation > 0 and self.p_saturation > 0) or (self.max_hue > 0 and self.p_hue > 0)

@@ -69,7 +69,18 @@ def warp(
     Computed in float32. `mode` is "bilinear", "nearest" or "bicubic"; `pad_mode` says what lies around the images:
     "reflection", "border" or "zeros".
     """
-    grid = sampling_grid(matrix.float(), size)
+
+    if images.device.type != "cpu":
+        return _seen(images, sampling_grid(matrix.float(), size), mode, pad_mode)
+    result, n = images.new_empty(*images.shape[:2], *size), torch.get_num_threads()
+    for pixels, matrices, places in zip(images.split(4 * n), matrix.split(4 * n), result.split(4 * n), strict=True):
+        grids = sampling_grid(matrices.float(), size)
+        for one, grid, place in zip(pixels.split(n), grids.split(n), places.split(n), strict=True):
+            place.copy_(_seen(one.clone(), grid, mode, pad_mode))
+    return result
+
+
+def _seen(images: Tensor, grid: Tensor, mode: str, pad_mode: str) -> Tensor:
     return F.grid_sample(images.float(), grid, mode, pad_mode, align_corners=False).to(images.dtype)
 
 

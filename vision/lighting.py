@@ -39,6 +39,10 @@ class Lighting(Transform):
         check_probabilities(self, "p_lighting", "p_brightness", "p_contrast")
 
     @property
+    def by_item(self) -> bool:  # type: ignore[override]
+        return not self.batch
+
+    @property
     def acts(self) -> bool:
         """Does it do anything, in training?"""
         return self.max_lighting > 0 and any(p > 0 for p in self._probabilities)

@@ -143,6 +143,7 @@ class ToFloat(Transform):
     """uint8 images as contiguous float32 in [0, 1]; float images pass. Raises TypeError for other integers."""
 
     order: ClassVar[int] = -10
+    by_item: ClassVar[bool] = True
 
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
         return map_type(tv_tensors.Image, _to_float, sample)
@@ -161,6 +162,7 @@ class Normalize(Transform):
     targets: bool = False
 
     order: ClassVar[int] = 90
+    by_item: ClassVar[bool] = True
 
     def __post_init__(self):
         self.mean, self.std = tuple(map(float, self.mean)), tuple(map(float, self.std))
