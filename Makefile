@@ -16,8 +16,8 @@ help:  ## list the targets
 demo: $(VENV)/demo.stamp  ## fine-tune a pretrained network on real handwritten digits; pictures in demo/
 	$(BIN)/python nbs/digits_demo.py
 
-test: $(VENV)/dev.stamp  ## run all tests, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+test: $(VENV)/dev.stamp  ## run all tests, a process on each core, with coverage
+	$(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/dev.stamp  ## check style and format
 	$(BIN)/ruff check .

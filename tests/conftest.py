@@ -1,5 +1,10 @@
-"""All tests run on one thread: the networks are small, and more threads only wait for each other on shared cores."""
+"""All tests run on one thread: the networks are small, and more threads only wait for each other on shared cores.
 
+Each core has a process of pytest-xdist instead. A file's tests stay together, as they share what is slow to make; the
+lessons share nothing.
+"""
+
+import os
 import shutil
 import subprocess
 
@@ -7,6 +12,13 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent.name != "nbs":
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture

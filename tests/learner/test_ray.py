@@ -20,7 +20,7 @@ from warmstart.data import DataBunch
 from warmstart.learner import Checkpoint, Learner, accuracy, launch, set_seed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
-TIMEOUT = 120  # seconds
+TIMEOUT = 300  # seconds
 
 
 def samples(n, seed=0):
