@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.optim import Optimizer, RMSprop
 
-__all__ = ["has_momentum", "hyper_key", "set_group_hyper", "set_hyper"]
+__all__ = ["group_key", "has_momentum", "hyper_key", "set_group_hyper", "set_hyper"]
 
 ALIASES = {"mom": "momentum", "wd": "weight_decay"}
 
@@ -36,11 +36,16 @@ def set_group_hyper(group: dict[str, Any], name: str, value: float) -> None:
 def hyper_key(opt: Optimizer, name: str) -> str:
     """The key of the parameter groups that holds `name`. Raises KeyError where there is none."""
     group = opt.param_groups[0]
-    key = "betas" if name in ("mom", "beta2") and "betas" in group else ALIASES.get(name, name)
+    key = group_key(group, name)
     if key not in group:
         known = [k for k in group if k not in ("params", "layer_group", "decay")]
         raise KeyError(f"{type(opt).__name__} has no {name!r}: its hyper-parameters are {', '.join(known)}")
     return key
+
+
+def group_key(group: dict[str, Any], name: str) -> str:
+    """The key by which a parameter group would hold `name`."""
+    return "betas" if name in ("mom", "beta2") and "betas" in group else ALIASES.get(name, name)
 
 
 def has_momentum(opt: Optimizer) -> bool:

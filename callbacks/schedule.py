@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import Any
 
 from .core import Callback
-from .hyper import hyper_key, set_group_hyper
+from .hyper import group_key, hyper_key, set_group_hyper
 
 __all__ = ["ParamScheduler", "Schedule", "combine_scheds", "combined_cos", "combined_lin", "flat_cos",
            "sched_cos", "sched_exp", "sched_lin", "sched_no", "sched_poly", "sgdr", "warmup_cos", "wsd"]  # fmt: skip
@@ -173,8 +173,10 @@ class ParamScheduler(Callback):
                 raise ValueError(f"{len(scheds)} schedules of {name!r} for {n_groups} layer groups: give one for each.")
         each = {name: scheds * (n_groups // len(scheds)) for name, scheds in self.scheds.items()}
         self.of_groups = [[(name, each[name][group.get("layer_group", 0)]) for name in each] for group in groups]
-        keys = [hyper_key(learn.opt, name) for name in self.scheds if name != "lr"]
-        self.before = [{key: group[key] for key in keys} for group in groups]
+        names = [name for name in self.scheds if name != "lr"]
+        for name in names:
+            hyper_key(learn.opt, name)  # raises where there is none
+        self.before = [{key: group[key] for key in (group_key(group, name) for name in names)} for group in groups]
 
     def before_batch(self, learn: Any) -> None:
         if learn.training:

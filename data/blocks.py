@@ -36,13 +36,30 @@ class Block(Portable):
     loss: ClassVar[str | Callable | None] = None  # for a target of this kind: its name in learner.losses, or a callable
     is_picture: ClassVar[bool] = False  # drawn on axes, rather than written into a table
     is_spatial: ClassVar[bool] = False  # its positions must move with those of the sample's other spatial values
+    is_sequence: ClassVar[bool] = False  # values differ in length: items of about the same make a batch
+    reads_item: ClassVar[bool] = True  # False: the value is made, whatever the item, as noise is
     learns: ClassVar[bool] = False  # `setup` reads the training values, and every value is tried before training
     item_tfms: ClassVar[Sequence[Transform]] = ()  # what every item of this kind needs
     batch_tfms: ClassVar[Sequence[Transform]] = ()  # what every batch of this kind needs
 
+    def read_ahead(self, values: Sequence[Any], n_workers: int | None = None) -> "Block":
+        """A copy that has done the slow part of `encode` for the raw `values` of all items (where it `learns`).
+
+        `n_workers` processes share the work; None leaves their number to the block. `encode` reports bad values.
+        """
+        return self
+
     def setup(self, values: Sequence[Any]) -> "Block":
         """A copy that has learned what it needs from the raw training `values` (only read where `learns`)."""
         return self
+
+    def own_loader(self, dataset: Any, bs: int, device: torch.device, batch_tfms: Sequence[Transform], training: bool,
+                   shuffle: bool) -> Any:  # fmt: skip
+        """A `DeviceLoader` of a `Dataset` whose first block this is, if its batches are no lists of items.
+
+        So are the windows of a language model. None: items make batches, as usual.
+        """
+        return None
 
     def for_min_side(self, min_side: int) -> "Block":
         """A copy for pictures of which the first transform needs no more than `min_side` pixels on the shorter side."""

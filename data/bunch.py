@@ -183,6 +183,7 @@ class DataBunch:
     def train_eval_dl(self) -> DeviceLoader:
         """The training items in order, all of them, without randomness; a loader of your own is given as it is."""
         dataset = getattr(self.train_dl.dl, "dataset", None)
+        dataset = getattr(dataset, "source", dataset)  # the items below, where a block makes batches of its own
         if not isinstance(dataset, (Dataset, ForeignDataset)):
             return self.train_dl
         if isinstance(dataset, Dataset):
@@ -204,8 +205,12 @@ class DataBunch:
         return DeviceLoader(loader, self.device, self.batch_tfms, dataset.blocks, training=True)
 
     def _eval_loader(self, dataset: Dataset | ForeignDataset, bs: int, num_workers: int) -> DeviceLoader:
+        blocks: Sequence[Block] = getattr(dataset, "blocks", ())
+        own = blocks[0].own_loader(dataset, bs, self.device, self.batch_tfms, False, False) if blocks else None
+        if own is not None:
+            return own
         loader = make_loader(dataset, bs, num_workers, self.device, keep_workers=False)
-        return DeviceLoader(loader, self.device, self.batch_tfms, getattr(dataset, "blocks", ()))
+        return DeviceLoader(loader, self.device, self.batch_tfms, blocks)
 
     @property
     def _workers(self) -> int:

@@ -3,8 +3,9 @@
     list_caches()               # a table
     clear_cache(days=30)        # removes those that nobody has used for 30 days
 
-Each has three files: `index` and `data` (see `data/store.py`), and `about.json`, which says what the cache is of, and
-was written when it was last used.
+Decoded items are in `$WARMSTART_HOME/items`, in files `index` and `data` (see `data/store.py`), and the tokens of texts
+in `$WARMSTART_HOME/tokens`, in a file `tokens.npz`. A file `about.json` says what the cache is of, and was written when
+it was last used.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import PIL
@@ -27,10 +28,13 @@ from .. import __version__
 from .home import warmstart_home
 from .store import DATA, INDEX, RECORD
 
-__all__ = ["cache_folder", "caches_folder", "clear_cache", "default_limit", "list_caches", "make_room", "mark_used"]
+__all__ = ["TOKENS", "cache_folder", "caches_folder", "clear_cache", "default_limit", "list_caches", "make_room",
+           "mark_used"]  # fmt: skip
 
 FORMAT = 1  # of the files; a new one leaves old caches alone
 ABOUT = "about.json"
+TOKENS = "tokens.npz"
+CONTENT = (INDEX, DATA, TOKENS)
 VERSIONS = (
     FORMAT,
     __version__,
@@ -44,9 +48,10 @@ def list_caches(folder: str | Path | None = None) -> pd.DataFrame:
     """The caches on disk, a row for each, the most recently used first.
 
     `files` is the folder that the files are in, `item_tfms` what is done to them, `items` how many there are,
-    `size` their bytes, `last_used` a time, `path` the cache's own folder. `folder` is that of `Cache(folder=…)`.
+    `size` their bytes, `last_used` a time, `path` the cache's own folder. Of texts that were tokenised, `files` is how
+    the first begins, `item_tfms` the tokenizer. `folder` is that of `Cache(folder=…)`.
     """
-    return _table(reversed(_caches(caches_folder(folder))))
+    return _table(reversed(_all_caches(folder)))
 
 
 def clear_cache(days: float = 0, folder: str | Path | None = None) -> pd.DataFrame:
@@ -55,16 +60,16 @@ def clear_cache(days: float = 0, folder: str | Path | None = None) -> pd.DataFra
     A training that uses one at the moment goes on, and no longer finds it when it is run again.
     """
     end = time.time() - days * 24 * 60 * 60
-    old = [cache for cache in reversed(_caches(caches_folder(folder))) if _last_used(cache) <= end]
+    old = [cache for cache in reversed(_all_caches(folder)) if _last_used(cache) <= end]
     table = _table(old)
     for cache in old:
         _remove(cache)
     return table
 
 
-def caches_folder(folder: str | Path | None) -> Path:
-    """Where the caches are: `folder`, by default `$WARMSTART_HOME/items`."""
-    return warmstart_home() / "items" if folder is None else Path(folder).expanduser()
+def caches_folder(folder: str | Path | None, of: Literal["items", "tokens"] = "items") -> Path:
+    """Where the caches are: `folder`, by default `$WARMSTART_HOME/items`, or that of tokens."""
+    return warmstart_home() / of if folder is None else Path(folder).expanduser()
 
 
 def cache_folder(parent: Path, about: Mapping[str, Any]) -> Path:
@@ -94,16 +99,26 @@ def mark_used(cache: Path, about: Mapping[str, Any]) -> None:
         (cache / ABOUT).write_text(json.dumps(about), "utf-8")
 
 
+def _all_caches(folder: str | Path | None) -> list[Path]:
+    """Those of items and of tokens, or those in `folder`, the least recently used first."""
+    parents = [caches_folder(folder)] if folder is not None else [caches_folder(None), caches_folder(None, "tokens")]
+    return sorted((cache for parent in parents for cache in _caches(parent)), key=_last_used)
+
+
 def _caches(parent: Path) -> list[Path]:
     """The folders of caches, and of nothing else, the least recently used first."""
     found = [*parent.iterdir()] if parent.is_dir() else []
-    ours = [path for path in found if re.fullmatch("[0-9a-f]{16}", path.name) and (path / INDEX).is_file()]
+    ours = [path for path in found if re.fullmatch("[0-9a-f]{16}", path.name) and _is_cache(path)]
     return sorted(ours, key=_last_used)
+
+
+def _is_cache(folder: Path) -> bool:
+    return (folder / INDEX).is_file() or (folder / TOKENS).is_file()
 
 
 def _last_used(cache: Path) -> float:
     """In seconds since 1970; 0 where the cache has just been removed."""
-    for name in (ABOUT, INDEX):
+    for name in (ABOUT, INDEX, TOKENS):
         with contextlib.suppress(OSError):
             return (cache / name).stat().st_mtime
     return 0.0
@@ -116,13 +131,13 @@ def _bytes(file: Path) -> int:
 
 
 def _size(cache: Path) -> int:
-    return _bytes(cache / INDEX) + _bytes(cache / DATA)
+    return sum(_bytes(cache / name) for name in CONTENT)
 
 
 def _remove(cache: Path) -> None:
     """Remove our files, and the folder if nothing else is in it."""
     with contextlib.suppress(OSError):
-        for name in (INDEX, DATA, ABOUT):
+        for name in (*CONTENT, ABOUT):
             (cache / name).unlink(missing_ok=True)
         cache.rmdir()
 
@@ -133,10 +148,10 @@ def _table(caches: Iterable[Path]) -> pd.DataFrame:
 
 
 def _row(cache: Path) -> list[Any]:
+    n_items = _bytes(cache / INDEX) // RECORD.size
     try:
         about = json.loads((cache / ABOUT).read_text("utf-8"))
-        words = [str(about["files"]), str(about["item_tfms"])]
-    except (OSError, ValueError, KeyError, TypeError):
+        words, n_items = [str(about["files"]), str(about["item_tfms"])], int(about.get("items", n_items))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         words = ["", ""]
-    n_items = _bytes(cache / INDEX) // RECORD.size
     return [*words, n_items, _size(cache), datetime.fromtimestamp(_last_used(cache)), cache]

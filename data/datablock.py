@@ -10,9 +10,10 @@ import torch
 from .batch import default_device
 from .blocks import Block
 from .bunch import DataBunch, check_batch_size
+from .by_length import order_by_length
 from .cache import Cache, open_cache
 from .dataset import Dataset, Draw, ItemError
-from .getters import ItemGetter
+from .getters import SamplePart
 from .items import as_items, item_at, short, take
 from .loaders import DeviceLoader, default_workers, make_loader
 from .portable import Portable
@@ -80,9 +81,13 @@ class DataBlock(Portable):
         """Loaders for `source`.
 
         `bs` and `val_bs` (by default `bs`) in items; `num_workers` processes read items (by default one per core, none
-        where training runs on the CPU itself); `seed` governs order and augmentation (by default drawn from torch's
-        global generator, which `set_seed` governs); `sampler` replaces shuffling: any iterable of positions in the
-        training set, asked anew each epoch.
+        where training runs on the CPU itself), and before that whatever a block can read ahead; `seed` governs order
+        and augmentation (by default drawn from torch's global generator, which `set_seed` governs); `sampler` replaces
+        shuffling: any iterable of positions in the training set, asked anew each epoch.
+
+        Where the first input is a sequence, as a text is, items of about the same length are together, and those of
+        validation come longest first. A block may also make batches of its own, as one for language models does: these
+        have `bs` rows that move on together, and neither `sampler` nor `cache` (`drop_last` is of no account).
 
         `cache` keeps pictures decoded and scaled, so that later epochs do not decode again; batches are the same, to
         the bit. "memory" is shared with the workers and given back at the end; "disk" is below `WARMSTART_HOME`, for
@@ -92,14 +97,19 @@ class DataBlock(Portable):
         Raises ValueError where `bs` exceeds the training set, and what `datasets` raises.
         """
         device = torch.device(device) if device is not None else default_device()
-        train, valid = self.datasets(source, fresh_seed() if seed is None else seed)
+        val_bs, tfms = val_bs or bs, self._batch_tfms()
+        train, valid = self._datasets(self._items(source), seed, num_workers)
+        own = train.blocks[0].own_loader(train, bs, device, tfms, True, shuffle)
+        if own is not None:
+            _check_no_order(train.blocks[0], sampler, cache)
+            return DataBunch(own, valid.blocks[0].own_loader(valid, val_bs, device, tfms, False, False), path=path)
         if drop_last:
             check_batch_size(len(sampler) if isinstance(sampler, Sized) else len(train), bs)
         train.cache = valid.cache = open_cache(cache, train)
         workers = default_workers(device) if num_workers is None else num_workers
-        train_dl = make_loader(train, bs, workers, device, shuffle, drop_last, sampler)
-        valid_dl = make_loader(valid, val_bs or bs, workers, device)
-        tfms = self._batch_tfms()
+        order = order_by_length(train, bs) if sampler is None and shuffle else sampler
+        train_dl = make_loader(train, bs, workers, device, shuffle, drop_last, order)
+        valid_dl = make_loader(valid, val_bs, workers, device, order=order_by_length(valid))
         return DataBunch(
             DeviceLoader(train_dl, device, tfms, train.blocks, training=True),
             DeviceLoader(valid_dl, device, tfms, train.blocks),
@@ -143,17 +153,17 @@ class DataBlock(Portable):
             )
         return items
 
-    def _datasets(self, items: Any, seed: int | None) -> Datasets:
+    def _datasets(self, items: Any, seed: int | None, n_workers: int | None = None) -> Datasets:
         train_idx, valid_idx = self._split(items)
         seed = fresh_seed() if seed is None else seed
         getters = self._getters()
-        if self.get_x is None and self.get_y is None and len(self.blocks) > 1:
+        if self.get_x is None and self.get_y is None and sum(block.reads_item for block in self.blocks) > 1:
             getters = self._parts_of_tuples(items)
-        parts = [
+        train, valid = (
             Dataset(take(items, idx), self.blocks, getters, self._item_tfms(), self.n_inp or 1, training, seed)
             for idx, training in ((train_idx, True), (valid_idx, False))
-        ]
-        return self._learn(*parts)
+        )
+        return self._learn(train, valid, n_workers)
 
     def _split(self, items: Any) -> tuple[Sequence[int], Sequence[int]]:
         split = self._splitter(items)
@@ -179,7 +189,7 @@ class DataBlock(Portable):
                 f"{len(self.blocks)} blocks but no get_y: pass get_y (get_y=parent_label, ColReader('label'), your own "
                 f"function), or items that are tuples of {len(self.blocks)} values. The first item is {short(first)}."
             )
-        return [ItemGetter(i) for i in range(len(self.blocks))]
+        return [SamplePart(i, "tuple" if isinstance(first, tuple) else "list") for i in range(len(self.blocks))]
 
     def _item_tfms(self) -> list[Transform]:
         return as_transforms(_once(t for block in self.blocks for t in block.item_tfms) + self.item_tfms)
@@ -187,18 +197,19 @@ class DataBlock(Portable):
     def _batch_tfms(self) -> list[Transform]:
         return as_transforms(_once(t for block in self.blocks for t in block.batch_tfms) + self.batch_tfms)
 
-    def _learn(self, train: Dataset, valid: Dataset) -> Datasets:
+    def _learn(self, train: Dataset, valid: Dataset, n_workers: int | None) -> Datasets:
         """Both datasets with blocks that know their vocabulary, and every label tried out."""
         min_side = getattr(train.item_tfms[0], "min_side", None) if train.item_tfms else None
         alone = sum(block.is_spatial for block in self.blocks) == 1
         for which, block in enumerate(self.blocks):
             if min_side and alone and block.is_spatial:
                 block = block.for_min_side(min_side)
-            values = train.values(which) if block.learns else []
-            train.blocks[which] = valid.blocks[which] = block.setup(values)
+            values, more = (part.values(which) if block.learns else [] for part in (train, valid))
+            block = block.read_ahead([*values, *more], n_workers).setup(values)
+            train.blocks[which] = valid.blocks[which] = block
             if block.learns:
                 train.check(which, values)
-                valid.check(which, valid.values(which))
+                valid.check(which, more)
         return Datasets(train, valid)
 
 
@@ -224,6 +235,13 @@ def _as_getters(getter: Any, n: int, name: str) -> list[Callable | None]:
     for function in getters:
         _check_function(name, function)
     return getters
+
+
+def _check_no_order(block: Block, sampler: Any, cache: Any) -> None:
+    """Raise ValueError for what a block that makes its own batches has no use for."""
+    for name, given in (("sampler", sampler), ("cache", cache)):
+        if given is not None:
+            raise ValueError(f"{name}={short(given, 40)}: {block!r} makes batches of its own, leave it out.")
 
 
 def _check_function(name: str, function: Any) -> None:

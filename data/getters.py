@@ -11,8 +11,8 @@ import pandas as pd
 
 from .portable import Portable, portable
 
-__all__ = ["AttrGetter", "ColReader", "FuncLabeller", "ItemGetter", "ItemName", "RegexLabeller", "get_files",
-           "get_image_files", "parent_label"]  # fmt: skip
+__all__ = ["AttrGetter", "ColReader", "FuncLabeller", "ItemGetter", "ItemName", "RegexLabeller", "SamplePart",
+           "get_files", "get_image_files", "parent_label"]  # fmt: skip
 
 IMAGE_EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jfif"}
 
@@ -152,6 +152,20 @@ class ItemGetter(Portable):
 
     def __call__(self, item: Any) -> Any:
         return item[self.i]
+
+
+@dataclass(frozen=True)
+class SamplePart(Portable):
+    """Value `i` of an item that is a sample already: a tuple, or if `of` says so a list, of a value for each block.
+
+    Anything else, such as what is given to `learn.predict`, is taken as the value itself.
+    """
+
+    i: int
+    of: str = "tuple"
+
+    def __call__(self, item: Any) -> Any:
+        return item[self.i] if isinstance(item, {"tuple": tuple, "list": list}[self.of]) else item
 
 
 @dataclass(frozen=True)

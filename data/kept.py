@@ -63,7 +63,7 @@ class Kept:
 
     def __init__(self, blocks: Sequence[Block], tfms: Sequence[Transform], lasting: bool):
         self.said = said(blocks, tfms)
-        self.places = [which for which, block in enumerate(blocks) if block.is_spatial or not block.learns]
+        self.places = [which for which, block in enumerate(blocks) if _is_kept(block)]
         self.tokens = {which: _token(blocks[which], lasting) for which in self.places}
         described = [_token(tfm, lasting) for tfm in tfms]
         self.n_whole = next((n for n, tfm in enumerate(tfms) if described[n] is None or not _is_fixed(tfm)), len(tfms))
@@ -96,6 +96,10 @@ class Kept:
 def said(blocks: Sequence[Block], tfms: Sequence[Transform]) -> str:
     """Which tells whether a person has changed something since."""
     return repr([block for block in blocks if not block.learns or block.is_spatial]) + repr(tfms)
+
+
+def _is_kept(block: Block) -> bool:
+    return block.is_spatial or (block.reads_item and not block.learns)
 
 
 def _are_labels(value: Tensor) -> bool:

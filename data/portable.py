@@ -49,7 +49,8 @@ def _is_ours(module: str) -> bool:
 
 
 def _library_name(obj: Any) -> str:
-    return f"{obj.__module__}.{obj.__qualname__}".removeprefix(f"{PACKAGE}.")
+    module = getattr(obj, "__module__", None)  # which a method of a type of Python's does not have
+    return f"{module}.{obj.__qualname__}".removeprefix(f"{PACKAGE}.")
 
 
 def portable_name(obj: Any) -> str:

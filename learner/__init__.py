@@ -2,6 +2,7 @@
 
 from .checkpoint import Checkpoint
 from .distributed import launch, rank0_first
+from .ensemble import Ensemble
 from .export import load_learner
 from .features import Embeddings, nearest
 from .inference import Prediction
@@ -53,6 +54,7 @@ __all__ = [
     "DiceLoss",
     "DiceMulti",
     "Embeddings",
+    "Ensemble",
     "ExplainedVariance",
     "F1Score",
     "FBeta",

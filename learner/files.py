@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import torch
 
-__all__ = ["FileError", "WriteError", "load_file", "one_line", "save_file", "save_text"]
+__all__ = ["FileError", "WriteError", "load_file", "one_line", "save_bytes", "save_file", "save_text"]
 
 
 FOLDER = 0x10  # a bit of a zip entry's attributes
@@ -44,7 +44,12 @@ def save_file(content: dict[str, Any], path: str | Path) -> Path:
 
 def save_text(text: str, path: str | Path) -> Path:
     """Write a text in UTF-8, as `save_file` writes."""
-    return _write(Path(path), lambda file: file.write(text.encode()))
+    return save_bytes(text.encode(), path)
+
+
+def save_bytes(content: bytes, path: str | Path) -> Path:
+    """Write bytes, such as those of a picture, as `save_file` writes."""
+    return _write(Path(path), lambda file: file.write(content))
 
 
 def _write(path: Path, fill: Callable[["_Output"], Any]) -> Path:

@@ -21,7 +21,8 @@ from .losses import CrossEntropyLoss, loss_activation, loss_decodes
 from .saved_preds import SavePreds
 from .stages import changed
 
-__all__ = ["Prediction", "answers", "as_predictions", "batch_predict", "get_preds", "predict", "show_results", "tta"]
+__all__ = ["Prediction", "answers", "as_predictions", "batch_predict", "get_preds", "picked_samples", "predict",
+           "show_results", "tta"]  # fmt: skip
 
 
 class Prediction(NamedTuple):
@@ -183,6 +184,15 @@ def _likeliest(block: Block, raw: Tensor) -> Tensor:
 
 def show_results(learn: Any, max_n: int) -> None:
     """See `Learner.show_results`."""
+    data, (items, samples) = learn.data, picked_samples(learn, max_n)
+    several = len(data.targets) > 1
+    preds = [p.decoded if several else (p.decoded,) for p in batch_predict(learn, items)]
+    if learn.ranks.rank == 0:
+        show_samples(data.blocks, samples, data.n_inp, preds)
+
+
+def picked_samples(learn: Any, max_n: int) -> tuple[Any, list[tuple]]:
+    """Raw items from all over the validation set, and their decoded samples. Raises ValueError where there are none."""
     data = learn.data
     if not data.blocks or data.valid_dl is None or not len(data.valid_ds):
         raise ValueError(
@@ -190,8 +200,4 @@ def show_results(learn: Any, max_n: int) -> None:
         )
     n = min(max_n, len(data.valid_ds))
     picked = take(data.valid_ds.items, [i * len(data.valid_ds) // n for i in range(n)])
-    samples = [sample for batch in data.test_dl(picked, with_labels=True) for sample in data.decode(batch)]
-    several = len(data.targets) > 1
-    preds = [p.decoded if several else (p.decoded,) for p in batch_predict(learn, picked)]
-    if learn.ranks.rank == 0:
-        show_samples(data.blocks, samples, data.n_inp, preds)
+    return picked, [sample for batch in data.test_dl(picked, with_labels=True) for sample in data.decode(batch)]

@@ -20,10 +20,11 @@ from .tensors import double_precision, full_precision
 __all__ = ["Dice", "DiceMulti", "JaccardCoeff", "JaccardCoeffMulti", "foreground_acc"]
 
 
-def _foreground_counts(pred: Tensor, targ: Tensor, bkg_idx: int = 0, axis: int = 1) -> Tensor:
+def _foreground_counts(pred: Tensor, targ: Tensor, bkg_idx: int = 0, axis: int = 1,
+                       ignore_index: int | None = None) -> Tensor:  # fmt: skip
     """For each sample of the batch, how many pixels of the foreground are right, and how many there are."""
     guess, true = predicted_classes(pred, targ, axis)
-    foreground = true != bkg_idx
+    foreground = (true != bkg_idx) & is_kept(true, ignore_index)
     return double_precision(torch.stack([(foreground & (guess == true)).sum(), foreground.sum()])) / len(targ)
 
 
@@ -32,12 +33,13 @@ def _right_of_all(counts: Tensor) -> Tensor:
 
 
 @averaged_as(_foreground_counts, then=_right_of_all)
-def foreground_acc(pred: Tensor, targ: Tensor, bkg_idx: int = 0, axis: int = 1) -> Tensor:
+def foreground_acc(pred: Tensor, targ: Tensor, bkg_idx: int = 0, axis: int = 1,
+                   ignore_index: int | None = None) -> Tensor:  # fmt: skip
     """Share of right pixels among those whose target is not the background; nan if there are none.
 
     Over several batches it is the share of all their pixels.
     """
-    return _right_of_all(_foreground_counts(pred, targ, bkg_idx, axis))
+    return _right_of_all(_foreground_counts(pred, targ, bkg_idx, axis, ignore_index))
 
 
 @dataclass(eq=False)

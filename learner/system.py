@@ -11,8 +11,9 @@
 
 A system may also have `validation_step(batch, batch_idx)`, `configure_optimizers()`, the hooks of `system_hooks.py`,
 and set `automatic_optimization = False` to step its optimizers by itself. While it trains it is given what such a
-module expects: `self.log, log_dict, optimizers, lr_schedulers, manual_backward` and a `self.trainer` to read from. It
-derives from `nn.Module`, or from `LightningModule`; nothing of Lightning is imported here.
+module expects: `self.log, log_dict, optimizers, lr_schedulers, manual_backward, toggle_optimizer, untoggle_optimizer`
+and a `self.trainer` to read from. It derives from `nn.Module`, or from `LightningModule`; nothing of Lightning is
+imported here. docs/systems.md shows how systems of several models work.
 """
 
 import copy
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..callbacks.core import Callback
 from ..callbacks.evaluate import asking
@@ -34,7 +36,8 @@ from .system_optimizers import SteppedByHand, configured_optimizers
 
 __all__ = ["System", "is_system"]
 
-LENT = ("log", "log_dict", "optimizers", "lr_schedulers", "manual_backward")  # to the model, by these names
+LENT = ("log", "log_dict", "optimizers", "lr_schedulers", "manual_backward", "toggle_optimizer",
+        "untoggle_optimizer")  # to the model, by these names  # fmt: skip
 
 
 def is_system(model: Any) -> bool:
@@ -53,7 +56,8 @@ class System(Callback):
     def __init__(self, learn: Any):
         self.learn = learn
         self.schedulers: list[TorchScheduler] = []
-        self.rates: list[float] = []  # the learning rates that were configured, one per parameter group
+        self.rates: list[float] = []  # the learning rates that were configured, one per layer group
+        self.toggled: dict[nn.Parameter, bool] = {}  # by parameter, whether it requires gradients otherwise
         self.logged: dict[str, Any] = {}  # by name: a metric object, or (total, samples)
         self.of_training: dict[str, Any] = {}
 
@@ -83,22 +87,27 @@ class System(Callback):
 
     # ---- its optimizers
 
+    @property
+    def configures(self) -> bool:
+        """Whether it makes its optimizers itself; what it has set there stays, unless something else is given."""
+        return callable(getattr(self.learn.model, "configure_optimizers", None))
+
     def configure(self) -> Any:
-        """The optimizer of `configure_optimizers`, or one that stands for several; None where it has none."""
-        configure = getattr(self.learn.model, "configure_optimizers", None)
+        """The optimizer of `configure_optimizers`, or one that stands for several; None where it has none.
+
+        Each of its parameter groups is a layer group, unless the model has numbered them (`layer_group`).
+        """
         self.schedulers, self.rates = [], []
-        if not callable(configure):
+        if not self.configures:
             return None
         with self.attached():
-            opt, self.schedulers = configured_optimizers(configure())
-        self.rates = [group["lr"] for group in opt.param_groups] if opt is not None else []
+            opt, self.schedulers = configured_optimizers(self.learn.model.configure_optimizers())
+        groups = opt.param_groups if opt is not None else []
+        for number, group in enumerate(groups):
+            group.setdefault("layer_group", number)
+        rates = {group["layer_group"]: group["lr"] for group in groups}
+        self.rates = [rates[number] for number in sorted(rates)]
         return opt
-
-    def restore_rates(self) -> None:
-        """Set the learning rates that were configured, unless a scheduler has them in hand."""
-        if not self.schedulers:
-            for group, lr in zip(self.learn.opt.param_groups, self.rates, strict=True):
-                group["lr"] = lr
 
     # ---- what a fit that resumes needs to know
 
@@ -151,6 +160,7 @@ class System(Callback):
             model.trainer = trainer  # type: ignore[assignment]
             yield
         finally:
+            self.untoggle_optimizer(None)  # after a step that failed
             for name in LENT:
                 vars(model).pop(name, None)
             _forget_trainer(model)
@@ -203,6 +213,20 @@ class System(Callback):
         """The backward pass of `loss`, announced to the callbacks; `retain_graph` for a second one through the same."""
         self.learn.run_backward(loss, retain_graph)
 
+    def toggle_optimizer(self, optimizer: Optimizer) -> None:
+        """Let only the parameters of `optimizer` require gradients; frozen ones stay so."""
+        own = {p for group in optimizer.param_groups for p in group["params"]}
+        for p in (p for group in self.learn.opt.param_groups for p in group["params"]):
+            if p not in own:
+                self.toggled.setdefault(p, p.requires_grad)
+                p.requires_grad_(False)
+
+    def untoggle_optimizer(self, optimizer: Optimizer | None) -> None:
+        """Undo `toggle_optimizer`."""
+        for p, required in self.toggled.items():
+            p.requires_grad_(required)
+        self.toggled = {}
+
     # ---- what it logged
 
     def before_train(self, learn: Any) -> None:
@@ -239,6 +263,8 @@ def _mean(shares: list[tuple[Any, int]]) -> float:
 
 
 def _computed(metric: Any, ranks: Ranks) -> float:
+    if hasattr(metric, "sync_from"):  # one of this library
+        metric.sync_from(ranks.gather)
     with asking(ranks, metric):
         result = float(metric.compute())
     metric.reset()

@@ -112,11 +112,13 @@ class Trainer(Loop):
         """Train with the one-cycle policy (Smith 2018, arXiv:1803.09820), both parts annealed by cosine.
 
         The learning rate goes from `lr_max/div` to `lr_max` over the first `pct_start` of all batches, then to
-        `lr_max/div_final`; momentum goes through `moms` the same way, if the optimizer has one. Raises ValueError for a
-        loader of unknown length.
+        `lr_max/div_final`; momentum goes through `moms` the same way, if the optimizer has one. A system that makes its
+        optimizers itself keeps its peak rates and momentum, where none are given. Raises ValueError for a loader of
+        unknown length.
         """
-        moms = self.moms if moms is None else moms
-        cycle = {"mom": combined_cos(pct_start, *moms)}
+        own = self.system is not None and self.system.configures
+        moms = self.moms if moms is None and not own else moms
+        cycle = None if moms is None else {"mom": combined_cos(pct_start, *moms)}
         self._fit_scheduled(n_epoch, lr_max, lambda lr: combined_cos(pct_start, lr / div, lr, lr / div_final), wd, cbs,
                             cycle)  # fmt: skip
 
@@ -147,8 +149,7 @@ class Trainer(Loop):
                 "A schedule needs the number of batches: give the loader a __len__, limit it with "
                 "data.train_dl.limit = n, or use fit."
             )
-        lrs = per_group(self.lr if lr is None else lr, len(self.groups), "lr_max")
-        self.prepare_optimizer(lrs, wd)
+        lrs = self.prepare_optimizer(lr, wd, "lr_max")
         scheds = {"lr": [sched(rate) for rate in lrs], **(momentum if momentum and has_momentum(self.opt) else {})}
         self.fit(n_epoch, lrs, wd, [ParamScheduler(scheds), *as_list(cbs)])
 
@@ -181,30 +182,31 @@ class Trainer(Loop):
             self._params, self._groups, self.opt = params, layer_groups(self.splitter, self.model), None
         return self._groups
 
-    def prepare_optimizer(self, lr: Rate | None = None, wd: float | None = None) -> None:
+    def prepare_optimizer(self, lr: Rate | None = None, wd: float | None = None, name: str = "lr") -> list[float]:
         """Create the optimizer where there is none, move it with the model, and set learning rates and weight decay.
 
-        A system's own optimizers keep their own, where none are given. Raises ValueError where no parameter requires
-        gradients.
+        A system's own optimizers keep their own, where none are given; each of their parameter groups is a layer group.
+        Returns the learning rate of each layer group. Raises ValueError where no parameter requires gradients, and for
+        an `lr` (errors call it `name`) that does not fit the layer groups.
         """
-        lrs = per_group(self.lr if lr is None else lr, len(self.groups))
         self.model.to(self.data.device)
         if not any(p.requires_grad for group in self.groups for p in group):
             raise ValueError("There is nothing to train: no parameter requires gradients. learn.unfreeze() thaws them.")
         if self.opt is None and self.system:
             self.opt = self.system.configure()
+        own = self.system.rates if self.system else []
+        given = self.lr if lr is None else lr
+        lrs = [*own] if own and lr is None else per_group(given, len(own) or len(self.groups), name)
         if self.opt is None:
             no_decay = set() if self.wd_bn_bias else no_decay_params(self.model)
             self.opt = create_optimizer(self.opt_func, self.groups, lrs, no_decay)
         self.opt.load_state_dict(self.opt.state_dict())  # its state follows the parameters to their device
-        own = bool(self.system and self.system.rates)
-        if own and lr is None:
-            self.system.restore_rates()
-        else:
+        if lr is not None or not (self.system and self.system.schedulers):  # which have them in hand
             set_hyper(self.opt, "lr", lrs)
         wds = [wd, self.wd, None if own else self.opt.defaults.get("weight_decay")]
         if wds := [value for value in wds if value is not None]:
             set_hyper(self.opt, "wd", wds[:1])
+        return lrs
 
     def freeze_to(self, n: int) -> None:
         """Train layer groups from `n` on (negative: counted from the end), in the others BatchNorm where `train_bn`."""

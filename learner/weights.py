@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ __all__ = ["check_weights", "kept_state", "load", "load_optimizer", "load_weight
 KIND = "warmstart weights"
 
 
-def save(learn: Any, path: Path, with_opt: bool) -> Path:
-    """Write the model's state dict and, `with_opt`, the optimizer's if there is one, and how many epochs were begun."""
-    content: dict[str, Any] = {"kind": KIND, "model": learn.model.state_dict(), "opt": None}
+def save(learn: Any, path: Path, with_opt: bool, vocab: list[str] | None = None) -> Path:
+    """Write the model's state dict and, `with_opt`, the optimizer's if there is one, and how many epochs were begun.
+
+    `vocab` are the words by number that the weights are of.
+    """
+    content: dict[str, Any] = {"kind": KIND, "model": learn.model.state_dict(), "opt": None, "vocab": vocab}
     if with_opt and learn.opt is not None:
         content |= {
             "opt": learn.opt.state_dict(),
@@ -31,14 +34,19 @@ def save(learn: Any, path: Path, with_opt: bool) -> Path:
     return learn.ranks.from_first(lambda: save_file(content, path))
 
 
-def load(learn: Any, path: Path, with_opt: bool) -> Any:
-    """Read a file of `save`, or a plain state dict, into the learner's model and optimizer."""
+def load(learn: Any, path: Path, with_opt: bool, check_vocab: Callable[[Any], None] | None = None) -> Any:
+    """Read a file of `save`, or a plain state dict, into the learner's model and optimizer.
+
+    `check_vocab` is called with the words that the file has, or None, and raises ValueError where they do not fit.
+    """
     content = learn.ranks.from_first(lambda: load_file(path))
     if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
         content = {"kind": KIND, "model": content, "opt": None}
     if not isinstance(content, Mapping) or content.get("kind") != KIND:
         raise FileError(f"{path} holds no weights of learn.save() and is no state dict: {_what(content)}.")
     _check_parts(content, path)
+    if check_vocab is not None:
+        check_vocab(content.get("vocab"))
     before = learn.opt
     if with_opt and content["opt"] is not None:
         learn.prepare_optimizer()

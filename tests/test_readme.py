@@ -1,5 +1,5 @@
-"""The Python of README and docs/scaling.md runs as it stands: all blocks in order, in a folder with `photos/ants` and
-`photos/bees`."""
+"""The Python of README and of docs/scaling.md and systems.md runs as it stands: all blocks of a page in order, in a
+folder with `photos/ants` and `photos/bees`."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from matplotlib import pyplot as plt
 from PIL import Image, ImageDraw
 
 ROOT = Path(warmstart.__file__).parent
-README, SCALING = ROOT / "README.md", ROOT / "docs" / "scaling.md"
+README, SCALING, SYSTEMS = ROOT / "README.md", ROOT / "docs" / "scaling.md", ROOT / "docs" / "systems.md"
 
 
 @pytest.fixture
@@ -76,6 +76,13 @@ def test_python_blocks_of_the_page_on_scaling_run_in_order(in_folder_with_photos
     torch.use_deterministic_algorithms(False)  # which one of them has switched on
     assert namespace["first"]["accuracy"] > 0.4
     assert "small holds a run that differs from this one: the learning rate was 0.01" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:EMA")
+def test_python_blocks_of_the_page_on_systems_run_in_order(in_folder_with_photos):
+    namespace = run_blocks(SYSTEMS, blocks_of(SYSTEMS, "python"))
+    assert namespace["images"].shape == (9, 1, 16, 16)
+    assert sorted(file.name for file in Path("samples").iterdir()) == ["0001.png", "0002.png"]
 
 
 def scripts_of(page: Path) -> None:

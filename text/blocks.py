@@ -1,5 +1,6 @@
 """Texts: read from tables or files, tokenised once, numbered by a vocabulary that is learned, written out again."""
 
+import codecs
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,15 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..data import Block, ColReader
+from ..data import Block, ColReader, Dataset, Transform
 from .kept_texts import KeptTexts
+from .lm_data import LMLoader, lm_loader
 from .marking import Marking
 from .numericalize import Numericalize
 from .special import BOS, EOS, PAD
 from .subword import SubwordTokenizer
 from .tokenizer import WordTokenizer
 
-__all__ = ["TextBlock"]
+__all__ = ["TextBlock", "as_tokenizer", "shortened"]
 
 SHOWN = 150  # characters of a text in a table
 
@@ -40,8 +42,8 @@ class TextBlock(Block):
 
     Texts of a batch are padded at the end with `xxpad`, which has the number 1 in every vocabulary of ours.
 
-    `is_lm` is for language models, whose batches are windows of `seq_len` tokens of all texts one after the other:
-    `TextDataBunch` makes them.
+    `is_lm` is for language models, whose batches are windows of `seq_len` tokens of all texts one after the other.
+    Otherwise texts of about the same length are in a batch.
     """
 
     tokenizer: Any = None
@@ -56,12 +58,14 @@ class TextBlock(Block):
     encoding: str = "utf-8"
 
     loss: ClassVar = "CrossEntropyLoss"  # as the target of a language model
+    is_sequence: ClassVar[bool] = True
     learns: ClassVar[bool] = True
 
     def __post_init__(self):
-        self.tokenizer = _as_tokenizer(self.tokenizer)
+        self.tokenizer = as_tokenizer(self.tokenizer)
         if self.seq_len < 1:
             raise ValueError(f"seq_len={self.seq_len}: a window holds at least one token.")
+        codecs.lookup(self.encoding)  # which says so where there is none of that name
         own = getattr(self.tokenizer, "vocab", None)
         self.vocab = Numericalize(self.vocab or own, own_vocab=own is not None).vocab
         self._kept = KeptTexts()
@@ -99,6 +103,11 @@ class TextBlock(Block):
         A value that is no usable text is left for `encode`, which says why.
         """
         return self._with_kept(self._kept.adding(self._good_texts(values), self.tokenizer, n_workers))
+
+    def own_loader(self, dataset: Dataset, bs: int, device: torch.device, batch_tfms: Sequence[Transform],
+                   training: bool, shuffle: bool) -> LMLoader | None:  # fmt: skip
+        """For a language model, windows of the texts."""
+        return lm_loader(dataset, bs, device, training, shuffle, batch_tfms) if self.is_lm else None
 
     def _with_kept(self, kept: KeptTexts) -> "TextBlock":
         block = copy.copy(self)
@@ -149,8 +158,8 @@ class TextBlock(Block):
         """`(bs, n)` int64: the texts padded at the end to the longest."""
         if self.is_lm and len(values) > 1:
             raise ValueError(
-                "The batches of a language model run through all texts: TextDataBunch.from_block(block, source) makes "
-                "them, or TextDataBunch.from_df(df, is_lm=True)."
+                "The batches of a language model run through all texts: DataBlock(TextBlock(is_lm=True)).databunch() "
+                "makes them, or TextDataBunch.from_df(df, is_lm=True)."
             )
         return pad_sequence(list(values), batch_first=True, padding_value=self.pad_id)
 
@@ -167,8 +176,7 @@ class TextBlock(Block):
         return self._numericalize.decode(numbers[::-1] if self.backwards else numbers)
 
     def text(self, value: str) -> str:
-        line = " ".join(str(value).split())
-        return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
+        return shortened(value)
 
     @cached_property
     def _numericalize(self) -> Numericalize:
@@ -209,7 +217,13 @@ class TextBlock(Block):
             ) from None
 
 
-def _as_tokenizer(tokenizer: Any) -> Any:
+def shortened(text: str) -> str:
+    """A text as one line of a table, no longer than 150 characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[: SHOWN - 1]}…"
+
+
+def as_tokenizer(tokenizer: Any) -> Any:
     """What takes a text and gives its tokens."""
     if tokenizer is None:
         return WordTokenizer()

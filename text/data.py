@@ -1,11 +1,8 @@
 """Text data in one call, from tables and folders, for classifiers and for language models."""
 
-import contextlib
-import copy
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import torch
@@ -18,20 +15,14 @@ from ..data import (
     DataBunch,
     Dataset,
     DeviceLoader,
-    ItemGetter,
     RandomSplitter,
     parent_label,
 )
-from ..data.batch import default_device
 from ..data.items import as_items, each, kind, short
-from ..data.loaders import default_workers
-from ..data.randomness import fresh_seed
 from ..data.splitters import GrandparentSplitter
 from .blocks import Columns, TextBlock
-from .by_length import by_length_loader
 from .files import FolderSplitter, get_text_files
 from .label_columns import label_block
-from .lm_data import LMDataset, LMLoader, lm_loader
 
 __all__ = ["TextDataBunch"]
 
@@ -121,17 +112,9 @@ class TextDataBunch(DataBunch):
         """From your own `DataBlock`, whose first block is a `TextBlock`."""
         if not isinstance(block.blocks[0], TextBlock):
             raise TypeError(f"The first block is a {type(block.blocks[0]).__name__}: TextDataBunch needs a TextBlock.")
-        target = torch.device(device) if device is not None else default_device()
-        block = _with_all_read(block, source, num_workers)
-        train, valid = block.datasets(source, fresh_seed() if seed is None else seed)
-        if cast(TextBlock, train.blocks[0]).is_lm:
-            loaders = lm_loader(train, bs, target, training=True), lm_loader(valid, val_bs or bs, target)
-        else:
-            _check_labels(train)
-            workers = default_workers(target) if num_workers is None else num_workers
-            loaders = (by_length_loader(train, bs, workers, target, True, block.batch_tfms),
-                       by_length_loader(valid, val_bs or bs, workers, target, False, block.batch_tfms))  # fmt: skip
-        return cls(*loaders, path=path, device=target)
+        data = block.databunch(source, path, bs, val_bs, num_workers, device, seed=seed)
+        _check_labels(data.train_ds)
+        return cls(data.train_dl, data.valid_dl, path=path)
 
     def test_dl(self, items: Any, with_labels: bool = False) -> DeviceLoader:
         """A loader over new texts – a list, rows or files, as the data came – in their order.
@@ -143,45 +126,9 @@ class TextDataBunch(DataBunch):
                 f"test_dl takes a list of texts, got the {kind(items)} {short(items)}: test_dl([text]) is of one text, "
                 "test_dl(get_text_files(path)) of the files in a folder."
             )
-        dataset = self.test_dataset(items, with_labels)
-        _check_no_file_names(dataset.items)
-        if not isinstance(self.train_ds, LMDataset):
-            return super().test_dl(dataset.items, with_labels)
-        bs = (self.train_dl if self.valid_dl is None else self.valid_dl).bs or 64
-        return lm_loader(dataset, bs, self.device)
-
-    def train_eval_dl(self) -> DeviceLoader:
-        """The training texts in order, without shuffling."""
-        if not isinstance(self.train_dl, LMLoader):
-            return super().train_eval_dl()
-        return self.train_dl.in_order()
-
-
-def _with_all_read(block: DataBlock, source: Any, n_workers: int | None) -> DataBlock:
-    """The block with the texts of all items tokenised, those for validation too, which a block does not learn from."""
-    text = cast(TextBlock, block.blocks[0])
-    with contextlib.suppress(Exception):  # what fails here fails again, and is reported, when the datasets are made
-        items = as_items(block.get_items(source) if block.get_items else source)
-        text = text.read_ahead(_texts(block, items), n_workers)
-    block = copy.copy(block)
-    block.blocks = (text, *block.blocks[1:])
-    return block
-
-
-def _texts(block: DataBlock, items: Any) -> list:
-    """What the block's text is read from, of all items."""
-    read = _reader(block)
-    by_name = isinstance(items, pd.DataFrame) and (block.get_x is None or isinstance(read, ColReader))
-    return [read(item) for item in (items.to_dict("records") if by_name else each(items))]  # which is much faster
-
-
-def _reader(block: DataBlock) -> Callable[[Any], Any]:
-    """What gives the text of an item."""
-    if isinstance(block.get_x, Sequence):
-        return block.get_x[0]
-    if block.get_x is not None:
-        return block.get_x
-    return ItemGetter(0) if block.get_y is None and len(block.blocks) > 1 else lambda item: item
+        items = as_items(items)
+        _check_no_file_names(items)
+        return super().test_dl(items, with_labels)
 
 
 def _check_labels(train: Dataset) -> None:

@@ -9,14 +9,14 @@ from ..learner.files import FileError, load_file, one_line, save_file
 from ..learner.shards import whole
 from ..learner.weights import load_weights
 
-__all__ = ["load_encoder", "save_encoder"]
+__all__ = ["check_vocab", "load_encoder", "save_encoder", "vocab_of"]
 
 KIND = "warmstart encoder"
 
 
 def save_encoder(learn: Any, path: Path) -> Path:
     """See `TextLearner.save_encoder`."""
-    content = whole({"kind": KIND, "vocab": _vocab(learn), "encoder": learn.encoder.state_dict()})
+    content = whole({"kind": KIND, "vocab": vocab_of(learn), "encoder": learn.encoder.state_dict()})
     return learn.ranks.from_first(lambda: save_file(content, path))
 
 
@@ -30,22 +30,24 @@ def load_encoder(learn: Any, path: Path) -> None:
         )
     if not isinstance(content.get("encoder"), Mapping) or not isinstance(content.get("vocab"), (list, NoneType)):
         raise FileError(f"{path} is damaged: weights or vocabulary are not as save_encoder() writes them.")
-    _check_vocab(content["vocab"], _vocab(learn), path)
+    check_vocab(learn, content["vocab"], path)
     load_weights(learn.encoder, content["encoder"], str(path))
 
 
-def _vocab(learn: Any) -> list[str] | None:
+def vocab_of(learn: Any) -> list[str] | None:
+    """The words of the learner's texts, by number."""
     return getattr(learn.data.blocks[0], "vocab", None) if learn.data.blocks else None
 
 
-def _check_vocab(there: list | None, here: list[str] | None, path: Path) -> None:
-    """Raise ValueError where words have other numbers than they had."""
-    if there is None or here is None or there == here:
+def check_vocab(learn: Any, there: Any, path: Path) -> None:
+    """Raise ValueError where words have other numbers than they had in a file, whose vocabulary is `there`."""
+    here = vocab_of(learn)
+    if not isinstance(there, list) or here is None or there == here:
         return
     first = next((n for n, (a, b) in enumerate(zip(there, here, strict=False)) if a != b), min(len(there), len(here)))
     words = [one_line(repr(vocab[first]), 30) if first < len(vocab) else "no word" for vocab in (there, here)]
     raise ValueError(
         f"{path} was saved with another vocabulary: {len(there):,} words there, {len(here):,} here, and number {first} "
-        f"is {words[0]} there, {words[1]} here. Make the data with the vocabulary of the language model: "
-        "TextBlock(vocab=lm_data.blocks[0].vocab), or vocab= of TextDataBunch."
+        f"is {words[0]} there, {words[1]} here. Make the data with the vocabulary of the learner that "
+        "saved it: TextBlock(vocab=other.blocks[0].vocab), or vocab= of TextDataBunch."
     )

@@ -21,17 +21,19 @@ from ..data.dataset import Collated, Dataset, Draw
 from ..data.loaders import DeviceLoader, make_loader
 from ..data.randomness import mix
 from ..data.sharding import Shard
+from ..data.transforms import Transform
 
 __all__ = ["LMDataset", "LMLoader", "lm_loader"]
 
 
-def lm_loader(documents: Dataset, bs: int, device: torch.device, training: bool = False,
-              num_workers: int = 0) -> "LMLoader":  # fmt: skip
-    """A loader of the texts of `documents`, whose first block is a `TextBlock`; in `training` their order is shuffled.
+def lm_loader(documents: Dataset, bs: int, device: torch.device, training: bool = False, shuffle: bool | None = None,
+              batch_tfms: Sequence[Transform] = ()) -> "LMLoader":  # fmt: skip
+    """A loader of the texts of `documents`, whose first block is a `TextBlock`, shuffled each epoch if in `training`.
 
     Raises ValueError where there are not enough tokens for `bs` rows.
     """
-    return _loader(LMDataset(documents, bs, training), bs, device, training, num_workers)
+    windows = LMDataset(documents, bs, training if shuffle is None else shuffle)
+    return _loader(windows, bs, device, batch_tfms, training)
 
 
 class LMDataset(torch.utils.data.Dataset):
@@ -43,7 +45,7 @@ class LMDataset(torch.utils.data.Dataset):
     def __init__(self, documents: Dataset, n_rows: int, shuffle: bool):
         block: Any = documents.blocks[0]
         parts = [block.numbers(value) for value in documents.values(0)]
-        self.seq_len, self.shuffle, self.seed = block.seq_len, shuffle, documents.seed
+        self.source, self.seq_len, self.shuffle, self.seed = documents, block.seq_len, shuffle, documents.seed
         self.items, self.item_tfms, self.cache, self.n_inp = documents.items, documents.item_tfms, None, 1
         self.blocks, self.getters = [block, block], [documents.getters[0]] * 2
         self.lengths = np.array([len(part) for part in parts])
@@ -124,22 +126,17 @@ class LMLoader(DeviceLoader):
         loader = self._of(self._windows.with_rows(bs), bs)
         return loader if self.shard.n == 1 else loader.sharded(self.shard, self.shared_seed)
 
-    def in_order(self) -> "LMLoader":
-        """A loader of the same texts, not shuffled."""
-        dataset = copy.copy(self._windows)
-        dataset.shuffle, dataset._order = False, None
-        return _loader(dataset, self.bs or 1, self.device, False, 0)
-
     @property
     def _windows(self) -> LMDataset:
         return cast(LMDataset, self.dataset)
 
     def _of(self, dataset: LMDataset, bs: int) -> "LMLoader":
-        loader = _loader(dataset, bs, self.device, self.training, getattr(self.dl, "num_workers", 0))
+        loader = _loader(dataset, bs, self.device, self.batch_tfms, self.training)
         loader.limit = self.limit
         return loader
 
 
-def _loader(dataset: LMDataset, bs: int, device: torch.device, training: bool, num_workers: int) -> LMLoader:
-    dl = make_loader(cast(Any, dataset), bs, num_workers, device)
-    return LMLoader(dl, device, blocks=dataset.blocks, training=training)
+def _loader(dataset: LMDataset, bs: int, device: torch.device, batch_tfms: Sequence[Transform],
+            training: bool) -> LMLoader:  # fmt: skip
+    dl = make_loader(cast(Any, dataset), bs, 0, device)  # a window is only cut out: no worker is faster at that
+    return LMLoader(dl, device, batch_tfms, dataset.blocks, training)

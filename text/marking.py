@@ -36,6 +36,12 @@ class Marking:
         return [self._marked([next(parts) for _ in _parts(fields)]) for fields in texts]
 
     @property
+    def around(self) -> tuple[int, int]:
+        """How many tokens stand before and after those of the text itself, in every text."""
+        before, after = getattr(self.tokenizer, "around", (0, 0))  # of its own
+        return before + self._marks, after
+
+    @property
     def _marks(self) -> bool:
         vocab = getattr(self.tokenizer, "vocab", None)
         return vocab is None or BOS in vocab

@@ -22,8 +22,9 @@ class SentenceEncoder(nn.Module):
     """Token ids `(bs, n)` padded at the ends to `(bs, 3 * emb_sz)`: the last token's output, the largest, and the mean.
 
     `encoder` reads `seq_len` tokens at a time, and goes on from the state that the piece before has left; gradients
-    stay within a piece. The last `max_len` tokens of each text are pooled. What stands before the last `max_len` places
-    of the batch is read without keeping anything for the backward pass: memory does not grow with longer texts.
+    stay within a piece, unless `cuts_gradients` is False. The last `max_len` tokens of each text are pooled. What
+    stands before the last `max_len` places of the batch is read without keeping anything for the backward pass: memory
+    does not grow with longer texts.
     """
 
     def __init__(self, encoder: Any, seq_len: int = 72, max_len: int = 1440, pad: int = PAD_ID):
@@ -32,6 +33,7 @@ class SentenceEncoder(nn.Module):
             raise ValueError(f"seq_len={seq_len}, max_len={max_len}: a piece has 1 token or more, and at most max_len.")
         self.encoder, self.seq_len, self.max_len, self.pad = encoder, seq_len, max_len, pad
         self.n_features: int = 3 * encoder.emb_sz
+        self.cuts_gradients = True
 
     def extra_repr(self) -> str:
         return f"seq_len={self.seq_len}, max_len={self.max_len}"
@@ -43,7 +45,7 @@ class SentenceEncoder(nn.Module):
             output, state = self.encoder(x[:, begin : begin + self.seq_len], state)
             if begin + self.seq_len <= x.shape[1] - self.max_len:
                 output = output.detach()
-            state = map_tensors(Tensor.detach, state)
+            state = map_tensors(Tensor.detach, state) if self.cuts_gradients else state
             pooled.append(_pooled(output, begin, ends - self.max_len, ends))
         return _joined(pooled, ends.clamp(max=self.max_len))
 

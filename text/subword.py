@@ -84,6 +84,12 @@ class SubwordTokenizer(Portable):
         found = self._tokenizer.encode_batch(list(texts))
         return [[self._ours(token) for token in encoding.tokens] for encoding in found]
 
+    def of_words(self, words: Sequence[str]) -> tuple[list[str], list[int | None]]:
+        """The tokens of a text that is parted into words already, and which word each is of; None for special ones."""
+        spaced = [f" {word}" if i and self._has_spaces else word for i, word in enumerate(words)]
+        encoding = self._tokenizer.encode(spaced, is_pretokenized=True)
+        return [self._ours(token) for token in encoding.tokens], list(encoding.word_ids)
+
     def decode(self, tokens: Sequence[str]) -> str:
         """Tokens as a text, without special ones."""
         ids = (self._tokenizer.token_to_id(token) for token in tokens if token != PAD)
@@ -98,12 +104,25 @@ class SubwordTokenizer(Portable):
             vocab[number] = self._ours(token)
         return vocab
 
+    @cached_property
+    def around(self) -> tuple[int, int]:
+        """How many tokens the tokenizer puts before and after those of a text: BERT's `[CLS]` and `[SEP]`, one each."""
+        is_special = self._tokenizer.encode("a").special_tokens_mask
+        own = [i for i, special in enumerate(is_special) if not special] or [len(is_special)]
+        return own[0], len(is_special) - 1 - own[-1]
+
     def save(self, file: str | Path) -> Path:
         """Write the tokenizer.json."""
         return save_text(self.json, file)
 
     def _ours(self, token: str) -> str:
         return PAD if token == self.pad_token else token
+
+    @cached_property
+    def _has_spaces(self) -> bool:
+        """Whether the space before a word is part of its tokens, as in BPE on bytes."""
+        before = json.loads(self.json).get("pre_tokenizer") or {}
+        return any(part.get("type") == "ByteLevel" for part in (before, *before.get("pretokenizers", [])))
 
     @cached_property
     def _tokenizer(self) -> Any:

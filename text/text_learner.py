@@ -19,15 +19,16 @@ from ..callbacks.evaluating import evaluating
 from ..data import DataBunch
 from ..data.portable import Portable
 from ..data.show import show_samples
-from ..learner import Learner
+from ..learner import Learner, weights
 from ..learner.optim import trainable_params
 from ..learner.stages import Callbacks, as_list
 from ..learner.trainer import Rate
-from .encoder_files import load_encoder, save_encoder
+from .encoder_files import check_vocab, load_encoder, save_encoder, vocab_of
 from .generation import beam_search, generate
+from .marking import Marking
 from .regularizer import RNNRegularizer
 from .resetter import ModelResetter
-from .special import BOS, PAD, UNK
+from .special import PAD, UNK
 
 __all__ = ["LMLearner", "TextLearner", "vocabulary"]
 
@@ -55,6 +56,15 @@ class TextLearner(Learner):
         if find is None:
             raise ValueError("Which part of this model reads? A model of a text recipe knows: this one has no spec.")
         return find(self.model)
+
+    def save(self, name: str | Path, with_opt: bool = True) -> Path:
+        """As `Learner.save`, with the vocabulary, by which `load` sees whether the weights are of the same words."""
+        return weights.save(self, self.weights_file(name), with_opt, vocab_of(self))
+
+    def load(self: T, name: str | Path, with_opt: bool = True) -> T:
+        """As `Learner.load`. Raises ValueError also for weights of another vocabulary."""
+        file = self.weights_file(name)
+        return weights.load(self, file, with_opt, lambda vocab: check_vocab(self, vocab, file))
 
     def save_encoder(self, name: str | Path) -> Path:
         """Write the part that reads, and its vocabulary, to `path/model_dir/name.pth`; returns the file."""
@@ -127,9 +137,9 @@ class LMLearner(TextLearner):
         """`text` with the ids that `more(prompt, banned)` gives, as a person reads it."""
         vocab, block = vocabulary(self.data), self.data.blocks[0]
         banned = [number for number, word in enumerate(vocab) if word in (PAD, UNK)]
-        prompt = block.encode(text)
-        if getattr(block, "backwards", False) and vocab[prompt[-1]] == BOS:  # what comes next, stands before it
-            prompt = prompt[:-1]
+        before, after = Marking(getattr(block, "tokenizer", None)).around
+        prompt = block.encode(text)  # without what ends every text, after which nothing comes
+        prompt = prompt[: len(prompt) - (before if getattr(block, "backwards", False) else after)]
         with self._reading():
             found = more(prompt.to(self.data.device), banned).cpu()
         return block.decode(torch.cat([prompt, found]))

@@ -1,7 +1,8 @@
 """Tokenising many texts: in several processes, with a bar, and not again in the next run.
 
-The result is the same for any number of processes. What takes a while is kept in `WARMSTART_HOME/tokens`, in a file
-for each list of texts and tokenizer; a tokenizer that is a function of the user's own may change, so its work is not.
+The result is the same for any number of processes. What takes a while is kept in `WARMSTART_HOME/tokens`, in a folder
+for each list of texts and tokenizer, which `list_caches` and `clear_cache` know of; the least recently used make room.
+A tokenizer that is a function of the user's own may change, so its work is not kept.
 """
 
 import contextlib
@@ -15,13 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import __version__
-from ..data.home import warmstart_home
+from ..data.cache_folder import TOKENS, cache_folder, caches_folder, default_limit, make_room, mark_used
+from ..data.items import short
 from ..data.loaders import CAN_FORK, WORKER_LOST
 from ..data.portable import describe
 from ..data.show import in_notebook
@@ -36,6 +36,7 @@ FORMAT = 1  # of the files, and of what the tokenizers of this library give
 CHUNK = 100_000  # characters that a process gets at a time
 MANY = 10  # such parts are worth processes of their own
 WORTH_KEEPING = 1_000_000  # characters that take some seconds
+MOST = 10 * 10**9  # bytes of all tokens that are kept
 _TEXTS: list[Any] = []  # what forked processes work on: tokenizer and texts, which so are not sent to them
 
 
@@ -44,14 +45,14 @@ def tokenize_all(texts: Texts, tokenizer: Any, n_workers: int | None = None) -> 
 
     `n_workers` processes share the work, by default one for each core, at most 8, where there is much of it.
     """
-    file = _file(texts, tokenizer) if _n_characters(texts) >= WORTH_KEEPING else None
-    kept = _load(file, len(texts)) if file else None
+    about = _about(texts, tokenizer) if _n_characters(texts) >= WORTH_KEEPING else None
+    kept = _load(about, len(texts)) if about else None
     if kept is not None:
         return kept
     tokens = Tokens.join(list(_with_bar(_in_processes(texts, tokenizer, n_workers), len(_chunks(texts)))))
-    if file:
+    if about:
         with contextlib.suppress(OSError):  # a disk that is full or read-only: the next run tokenises again
-            _save(tokens, file)
+            _save(tokens, about)
     return tokens
 
 
@@ -121,29 +122,34 @@ def _with_bar(parts: Iterator[Tokens], n: int) -> Iterable[Tokens]:
 # ---- kept on disk
 
 
-def _file(texts: Texts, tokenizer: Any) -> Path | None:
-    """Where the tokens of these texts are kept; None for a tokenizer of which nobody knows whether it is the same."""
+def _about(texts: Texts, tokenizer: Any) -> dict[str, Any] | None:
+    """What is kept, of which texts; None for a tokenizer of which nobody knows whether it is the same."""
     own: dict[str, Any] = {}
     try:
         description = describe(tokenizer, own)
-    except (AttributeError, ValueError):  # it has no description, as a method of a type of Python's has none
+    except ValueError:  # it has no description, as a lambda has none
         return None
     if own:
         return None
-    digest = hashlib.sha256(json.dumps([description, FORMAT, __version__]).encode())
+    digest = hashlib.sha256(json.dumps([description, FORMAT]).encode())
     for fields in texts:
         digest.update(json.dumps(fields).encode())
-    return warmstart_home() / "tokens" / f"{digest.hexdigest()[:32]}.npz"
+    return {"files": f"texts: {short(texts[0][0])}", "item_tfms": short(repr(tokenizer)), "items": len(texts),
+            "digest": digest.hexdigest()}  # fmt: skip
 
 
-def _load(file: Path, n_texts: int) -> Tokens | None:
-    """The tokens in a file; None where there is none, or it is damaged."""
+def _load(about: dict[str, Any], n_texts: int) -> Tokens | None:
+    """The tokens that are kept; None where there are none, or they are damaged."""
+    folder = cache_folder(caches_folder(None, "tokens"), about)
     try:
-        with file.open("rb") as content, np.load(content, allow_pickle=False) as kept:
+        with (folder / TOKENS).open("rb") as content, np.load(content, allow_pickle=False) as kept:
             tokens = Tokens(json.loads(kept["words"].tobytes()), kept["ids"], kept["ends"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-    return tokens if _is_sound(tokens, n_texts) else None
+    if not _is_sound(tokens, n_texts):
+        return None
+    mark_used(folder, about)
+    return tokens
 
 
 def _is_sound(tokens: Tokens, n_texts: int) -> bool:
@@ -154,15 +160,22 @@ def _is_sound(tokens: Tokens, n_texts: int) -> bool:
     return in_order and (not len(ids) or (ids.min() >= 0 and ids.max() < len(tokens.words)))
 
 
-def _save(tokens: Tokens, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.stem}.{os.getpid()}.part")
+def _save(tokens: Tokens, about: dict[str, Any]) -> None:
     words = np.frombuffer(json.dumps(tokens.words).encode(), np.uint8)
+    parent = caches_folder(None, "tokens")
+    folder = cache_folder(parent, about)
+    room = min(MOST, default_limit(parent)) - words.nbytes - tokens.ids.nbytes - tokens.ends.nbytes
+    if room < 0:
+        return
+    make_room(parent, folder, room)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{TOKENS}.{os.getpid()}.part"
     try:
         with part.open("wb") as out:
             np.savez(out, words=words, ids=tokens.ids, ends=tokens.ends)
             out.flush()
             os.fsync(out.fileno())
-        part.replace(file)
+        part.replace(folder / TOKENS)
     finally:
         part.unlink(missing_ok=True)
+    mark_used(folder, about)

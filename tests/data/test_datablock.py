@@ -13,6 +13,7 @@ from warmstart.data import (
     ColReader,
     ColSplitter,
     DataBlock,
+    DeviceLoader,
     EndSplitter,
     IndexSplitter,
     ItemError,
@@ -384,3 +385,69 @@ def test_an_unknown_keyword_is_an_error():
         insects(item_transforms=Scale(1.0))
     with pytest.raises(TypeError, match="unexpected keyword argument 'batch_size'"):
         bunch(insects(), batch_size=3)
+
+
+# ---- blocks that read ahead, differ in length, or make batches of their own
+
+
+@dataclass
+class Digits(Block):
+    """A number as its digits, of which it keeps what it has read ahead."""
+
+    learns = is_sequence = True
+
+    def __post_init__(self):
+        self.known, self.n_workers = {}, None
+
+    def read_ahead(self, values, n_workers=None):
+        block = copy.copy(self)
+        block.known, block.n_workers = {value: [int(c) for c in str(value)] for value in values}, n_workers
+        return block
+
+    def encode(self, value):
+        return torch.tensor(self.known[value])
+
+    def collate(self, values):
+        return torch.nn.utils.rnn.pad_sequence(values, batch_first=True)
+
+
+numbers = [10 ** (i % 5) for i in range(20)]
+
+
+def test_a_block_reads_ahead_for_all_items_with_the_workers_that_are_asked_for():
+    data = bunch(DataBlock(Digits, splitter=EndSplitter()), numbers, num_workers=2)
+    block = data.train_ds.blocks[0]
+    assert block.known.keys() == set(numbers) and block.n_workers == 2
+    assert data.valid_ds.blocks[0] is block
+
+
+def test_sequences_of_similar_length_are_together_and_validation_begins_with_the_longest():
+    data = bunch(DataBlock(Digits, splitter=EndSplitter(0.5)), numbers, bs=2)
+    epoch = [batch.shape[1] for (batch,) in data.train_dl]
+    assert sorted(epoch) == [1, 2, 3, 4, 5] and epoch[0] == 5
+    assert [batch.shape[1] for (batch,) in data.valid_dl] == [5, 4, 3, 2, 1]
+    assert [batch.shape[1] for (batch,) in data.test_dl(numbers[:4])] == [2, 4]  # as they come
+
+
+@dataclass
+class Sums(Block):
+    """Batches that are no lists of items: the sum of all, again and again."""
+
+    def own_loader(self, dataset, bs, device, batch_tfms, training, shuffle):
+        total = torch.tensor(dataset.values(0)).sum().repeat(bs)
+        return DeviceLoader([(total,)] * (2 if training else 1), device, batch_tfms, dataset.blocks, training)
+
+
+def test_a_block_may_make_batches_of_its_own():
+    block = DataBlock(Sums, splitter=EndSplitter(), batch_tfms=[lambda x: x])
+    data = bunch(block, numbers, bs=3)
+    assert [batch[0].tolist() for batch in data.train_dl] == [[sum(numbers[:16])] * 3] * 2
+    assert [batch[0].tolist() for batch in data.valid_dl] == [[sum(numbers[16:])] * 3]
+    with pytest.raises(ValueError, match=r"cache=memory: Sums\(\) makes batches of its own, leave it out"):
+        bunch(block, numbers, cache="memory")
+
+
+def test_an_input_alone_is_taken_where_items_are_tuples():
+    data = bunch(DataBlock((Block, CategoryBlock), splitter=EndSplitter()), [(float(i), i % 2) for i in range(10)])
+    (from_tuples,), (alone,) = next(iter(data.test_dl([(7.0, 1)]))), next(iter(data.test_dl([7.0])))
+    assert torch.equal(from_tuples, alone)

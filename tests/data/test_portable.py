@@ -153,6 +153,12 @@ def test_a_lambda_cannot_be_described():
         describe(ColReader(0, pref=lambda x: x))  # type: ignore[arg-type]
 
 
+def test_a_method_of_a_type_of_python_is_handed_in_by_its_name():
+    own = {}
+    assert restore(json.loads(json.dumps(describe(str.split, own))), own) is str.split
+    assert own == {"split": str.split}
+
+
 def test_two_functions_of_one_name_cannot_be_told_apart():
     def clash():
         def label_of(item):

@@ -1,6 +1,7 @@
 """Features of items by any layer, and which items are alike, compared with plain PyTorch."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
-from warmstart.data import DataBlock, DataBunch, IndexSplitter, RegressionBlock
+from warmstart.data import CategoryBlock, ColReader, DataBlock, DataBunch, IndexSplitter, RegressionBlock
 from warmstart.learner import Embeddings, Learner, MSELoss, launch, load_learner, nearest
 from warmstart.vision import ImageBlock, ImageDataBunch, Resize, get_image_files, resnet18, unet_learner, vision_learner
 
@@ -132,6 +133,28 @@ def test_items_that_look_alike_are_found_and_drawn(learn, photos):
     plt.close("all")
     train = Embeddings.from_learner(learn, split="train")
     assert len(train.features) == len(learn.data.train_ds)
+
+
+def test_the_items_may_be_rows_of_a_table(photos):
+    from matplotlib import pyplot as plt
+
+    files = get_image_files(photos)
+    df = pd.DataFrame({"file": files, "colour": [file.parent.name for file in files]}, index=range(100, 109))
+    block = DataBlock((ImageBlock, CategoryBlock), get_x=ColReader("file"), get_y=ColReader("colour"),
+                      splitter=IndexSplitter([1, 4, 7]), item_tfms=Resize(40))  # fmt: skip
+    torch.manual_seed(0)
+    data = block.databunch(df, bs=3, num_workers=0, device="cpu")
+    alike = Embeddings.from_learner(quiet(vision_learner(data, resnet18, pretrained=False)), split="train")
+    rows = data.train_ds.items
+    index, similarity = alike.nearest(rows.iloc[2], k=2)
+    assert index[0] == 2 and similarity[0].item() == pytest.approx(1, abs=1e-5)
+    assert rows.iloc[index.tolist()]["colour"].nunique() == 1
+    alike.show_nearest(rows.iloc[2], k=2)
+    shown = [ax for ax in plt.gcf().axes if ax.images]
+    assert [ax.get_title() for ax in shown] == ["query", "1.000", f"{similarity[1]:.3f}"]
+    assert np.array_equal(*(ax.images[0].get_array() for ax in shown[:2]))
+    assert not np.array_equal(*(ax.images[0].get_array() for ax in shown[1:]))
+    plt.close("all")
 
 
 def test_only_pictures_of_a_datablock_can_be_drawn():

@@ -94,6 +94,15 @@ def test_foreground_accuracy_counts_pixels_even_if_images_differ_in_size():
     assert float(metric.compute()) == pytest.approx(float(torch.cat(whole).mean()))
 
 
+def test_foreground_accuracy_leaves_out_what_is_ignored():
+    pred, targ = masks(4)
+    kept = torch.rand(targ.shape, generator=torch.Generator().manual_seed(0)) > 0.3
+    metric = partial(foreground_acc, ignore_index=255)
+    expected = skm.accuracy_score(targ[kept & (targ != 0)], pred.argmax(1)[kept & (targ != 0)])
+    assert measured(metric, pred, targ.where(kept, 255)) == pytest.approx(expected)
+    assert float(metric(pred, targ.where(kept, 255))) == pytest.approx(expected)
+
+
 def test_without_foreground_there_is_no_accuracy_of_it():
     pred, targ = masks(3)
     assert math.isnan(measured(foreground_acc, pred, torch.zeros_like(targ)))

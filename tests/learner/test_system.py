@@ -355,6 +355,72 @@ def test_a_schedule_of_the_fit_replaces_its_own():
     assert max(learn.recorder.lrs) == 0.01
 
 
+class OptimizersSeen(Callback):
+    """The learning rate and momentum of each parameter group before each batch is done."""
+
+    def __init__(self):
+        self.rates, self.momenta = [], []
+
+    def after_batch(self, learn):
+        groups = learn.opt.param_groups
+        self.rates.append(tuple(group["lr"] for group in groups))
+        self.momenta.append(tuple(group["betas"][0] if "betas" in group else group["momentum"] for group in groups))
+
+
+def test_each_optimizer_has_a_schedule_from_its_own_rate():
+    learn = make_learn(Adversarial(), valid=False)
+    learn.fit_one_cycle(2, cbs=(seen := OptimizersSeen()))
+    gen, critic = zip(*seen.rates, strict=True)
+    assert max(gen) == pytest.approx(1e-2) and gen[0] == pytest.approx(1e-2 / 25)
+    assert critic == pytest.approx([2 * lr for lr in gen])
+    learn.fit_flat_cos(1, cbs=(seen := OptimizersSeen()))
+    assert seen.rates[0] == pytest.approx((1e-2, 2e-2))
+
+
+def test_rates_may_be_given_for_each_optimizer():
+    learn = make_learn(Adversarial(), valid=False)
+    learn.fit(1, [0.3, 0.4], cbs=(seen := OptimizersSeen()))
+    assert set(seen.rates) == {(0.3, 0.4)}
+    learn.fit_one_cycle(2, [0.3, 0.4], cbs=(seen := OptimizersSeen()))
+    assert max(seen.rates) == pytest.approx((0.3, 0.4))
+    learn.fit(1, 0.5, cbs=(seen := OptimizersSeen()))
+    assert set(seen.rates) == {(0.5, 0.5)}
+    with pytest.raises(ValueError, match="lr has 3 values for 2 layer groups"):
+        learn.fit(1, [1, 2, 3])
+
+
+def test_momentum_stays_as_configured_unless_it_is_given():
+    learn = make_learn(Adversarial(), valid=False)
+    learn.fit_one_cycle(2, cbs=(seen := OptimizersSeen()))
+    assert set(seen.momenta) == {(0.9, 0.0)}
+    learn.fit_one_cycle(2, moms=(0.8, 0.5, 0.8), cbs=(seen := OptimizersSeen()))  # of Adam and of SGD
+    assert seen.momenta[0] == pytest.approx((0.8, 0.8)) and min(seen.momenta) == pytest.approx((0.5, 0.5))
+    assert learn.opt.param_groups[0]["betas"][0] == 0.9 and learn.opt.param_groups[1]["momentum"] == 0
+
+
+def test_only_what_is_toggled_gets_gradients_and_what_is_frozen_stays_frozen():
+    class Toggles(Adversarial):
+        def training_step(self, batch, batch_idx):
+            gen_opt, _ = self.optimizers()
+            self.toggle_optimizer(gen_opt)
+            self.manual_backward(self.critic(self.generator(torch.ones(8, 2))).mean())
+            grads.append((self.generator.weight.grad, self.generator.bias.grad, self.critic.weight.grad))
+            if len(grads) == 2:
+                raise ZeroDivisionError
+            self.untoggle_optimizer(gen_opt)
+            trains.append([name for name, p in self.named_parameters() if p.requires_grad])
+
+    grads, trains = [], []
+    learn = make_learn(Toggles(), valid=False)
+    learn.model.generator.bias.requires_grad_(False)
+    with pytest.raises(ZeroDivisionError):
+        learn.fit(1)
+    assert [grad is None for grad in grads[0]] == [False, True, True]
+    expected = ["generator.weight", "critic.weight", "critic.bias"]
+    assert trains == [expected]
+    assert [name for name, p in learn.model.named_parameters() if p.requires_grad] == expected
+
+
 def test_anything_else_than_an_optimizer_is_refused_by_what_is_usual():
     assert configured_optimizers(None) == (None, [])
     opt = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)

@@ -24,6 +24,12 @@ LEARNED = {  # what is true at the end of each notebook, also with few images, i
     "and measured['features apart']['feature loss'] < measured['features apart']['pixel loss']",
     "08_what_the_network_looked_at.ipynb": "on_mark > 3 * on_mark_after and good > 0.7 and found > 0.5 "
     "and trapped['accuracy']['seven, not marked'] < 0.2 < 0.6 < after['accuracy']['seven, not marked']",
+    "09_language_model_from_scratch.ipynb": "results['AWD-LSTM'] > 0.4 and results['reads'] > 2 * results['a table'] "
+    "and difference < 1e-5",
+    "10_ulmfit.ipynb": "results['read first']['accuracy'] > 0.7 and perplexity < len(vocab) / 4",
+    "11_a_transformer_of_your_own.ipynb": "learn.validate()['perplexity'] < 3 and max(apart, cache_error, blind) < 1e-4",
+    "12_a_gan_from_scratch.ipynb": "fids['other real ones'] < fids['made'] < 0.9 * fids['noise'] "
+    "and made.mean() < 0.35",
 }
 PICTURES = ["batch", "lr_find", "losses", "schedule", "results", "confusion_matrix", "top_losses"]
 

@@ -82,6 +82,11 @@ def test_a_file_in_another_encoding_is_named_with_its_byte(tmp_path):
     assert block.decode(block.encode(Path("old.txt"))) == "Schön"
 
 
+def test_an_encoding_that_is_none_is_named_at_once(tmp_path):
+    with pytest.raises(LookupError, match="unknown encoding: latin-99"):
+        TextBlock.from_folder(tmp_path, encoding="latin-99")
+
+
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(NotADirectoryError, match="nowhere is not a folder"):
         TextBlock.from_folder(tmp_path / "nowhere")
@@ -139,7 +144,7 @@ def test_a_block_prints_without_its_vocabulary_and_travels_with_it(block):
 
 def test_documents_of_a_language_model_are_no_batch():
     block = TextBlock(is_lm=True, min_freq=1).setup(TEXTS)
-    with pytest.raises(ValueError, match=r"TextDataBunch\.from_block"):
+    with pytest.raises(ValueError, match=r"DataBlock\(TextBlock\(is_lm=True\)\)\.databunch"):
         block.collate([block.encode(text) for text in TEXTS])
 
 

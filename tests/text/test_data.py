@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
-from warmstart.data import CategoryBlock, ColReader, DataBlock, ItemError, RegressionBlock
+from warmstart.data import CategoryBlock, ColReader, ColSplitter, DataBlock, ItemError, RegressionBlock
 from warmstart.learner import Learner, load_learner
 from warmstart.learner.metrics import accuracy
+from warmstart.text import AWD_LSTM, language_model_learner
 from warmstart.text.blocks import TextBlock
 from warmstart.text.data import TextDataBunch
 from warmstart.text.special import SPECIAL
@@ -203,6 +204,55 @@ def test_a_block_of_ones_own_is_taken(reviews):
     assert data.vocab == [0, 1]
     with pytest.raises(TypeError, match="The first block is a CategoryBlock"):
         TextDataBunch.from_block(DataBlock((CategoryBlock, CategoryBlock)), [(1, 2)])
+
+
+def batches_of(dl):
+    return [tuple(batch) for batch in dl]
+
+
+@pytest.mark.parametrize("is_lm", [False, True])
+def test_a_data_block_makes_the_same_batches(reviews, is_lm):
+    text = TextBlock(is_lm=is_lm, seq_len=10, text_cols="text")
+    blocks = text if is_lm else (text, CategoryBlock)
+    block = DataBlock(blocks, get_y=None if is_lm else ColReader("label"), splitter=ColSplitter())
+    plain = block.databunch(reviews, bs=8, device="cpu", seed=0)
+    data = classifier_data(reviews, is_lm=is_lm, seq_len=10)
+    loaders = [(plain.train_dl, data.train_dl), (plain.valid_dl, data.valid_dl),
+               (plain.train_eval_dl(), data.train_eval_dl()),
+               (plain.test_dl(reviews), data.test_dl(reviews))]  # fmt: skip
+    for ours, theirs in loaders:
+        assert type(ours) is type(theirs)
+        for a, b in zip(batches_of(ours), batches_of(theirs), strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_language_model_has_an_order_of_its_own(reviews):
+    block = DataBlock(TextBlock(is_lm=True, seq_len=10, text_cols="text"))
+    with pytest.raises(ValueError, match=r"sampler=\[0, 1\]: TextBlock\(.*makes batches of its own, leave it out"):
+        block.databunch(reviews, bs=4, sampler=[0, 1])
+    fixed = block.databunch(reviews, bs=4, seed=0, device="cpu", shuffle=False)
+    first, second = (torch.cat([x for x, _ in fixed.train_dl], 1) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_texts_may_keep_their_order_or_have_that_of_a_sampler(reviews):
+    block = DataBlock((TextBlock(text_cols="text"), CategoryBlock), get_y=ColReader("label"), splitter=ColSplitter())
+    fixed = block.databunch(reviews, bs=8, seed=0, device="cpu", shuffle=False)
+    next(iter(fixed.train_dl))
+    assert fixed.train_dl.items == list(range(8))
+    sampled = block.databunch(reviews, bs=8, seed=0, device="cpu", sampler=range(60, 70))
+    next(iter(sampled.train_dl))
+    assert sampled.train_dl.items == list(range(60, 68))
+
+
+def test_an_exported_language_model_still_makes_windows(reviews, tmp_path):
+    data = classifier_data(reviews, is_lm=True, seq_len=10)
+    config = {"emb_sz": 8, "n_hid": 8, "n_layers": 1}
+    learn = language_model_learner(data, AWD_LSTM, config, pretrained=False)
+    loaded = load_learner(learn.export(tmp_path / "lm.pt"))
+    texts = list(reviews.text)
+    for a, b in zip(loaded.data.test_dl(texts), data.test_dl(texts), strict=True):
+        assert torch.equal(a[0], b[0])
 
 
 def test_all_texts_are_tokenised_once_before_training(reviews):

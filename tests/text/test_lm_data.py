@@ -109,11 +109,6 @@ def test_an_epoch_goes_on_from_any_batch(n):
     )
 
 
-def test_workers_give_the_same_batches():
-    alone, helped = (lm_loader(documents([9] * 20), 3, CPU, training=True, num_workers=n) for n in (0, 2))
-    assert torch.equal(rows_of(alone)[0], rows_of(helped)[0])
-
-
 def test_another_batch_size_has_other_rows_of_the_same_texts():
     loader = lm_loader(documents([9] * 20), 3, CPU, training=True).with_bs(7)
     assert loader.bs == 7 and len(loader) == len(list(loader))

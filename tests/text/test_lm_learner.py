@@ -29,12 +29,12 @@ NUMBERS = Path(__file__).parents[3] / "shared/data/human-numbers"
 both = pytest.mark.parametrize("arch", [AWD_LSTM, TransformerLM])
 
 
-def counting(backwards=False):
+def counting(backwards=False, tokenizer=None):
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
     texts = [" ".join(words[(i + k) % 12] for k in range(60)) for i in range(24)]
     df = pd.DataFrame({"text": texts, "is_valid": [i % 4 == 0 for i in range(24)]})
     return TextDataBunch.from_df(df, is_lm=True, valid_col="is_valid", seq_len=10, bs=4, seed=0, backwards=backwards,
-                                 num_workers=0, device="cpu")  # fmt: skip
+                                 tokenizer=tokenizer, num_workers=0, device="cpu")  # fmt: skip
 
 
 def learner(arch, data=None, **options):
@@ -91,6 +91,25 @@ def test_backwards_it_counts_down_from_the_end():
     learn.fit_one_cycle(8, 2e-2)
     assert learn.validate()["accuracy"] > 0.85
     assert learn.predict("seven eight", n_words=3, temperature=0) == "four five six seven eight"
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_what_a_tokenizer_puts_at_the_end_of_a_text_ends_no_prompt(backwards):
+    tokenizers = pytest.importorskip("tokenizers", reason="comes with the extra text")
+    words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    words += ["ten", "eleven", "twelve"]
+    bert = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
+    bert.add_special_tokens(words[:4])
+    bert.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    bert.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    learn = learner(TransformerLM, counting(backwards, bert))
+    assert learn.data.blocks[0].encode("one two").tolist() == ([2, 5, 4, 1] if backwards else [1, 4, 5, 2])
+    learn.fit_one_cycle(8, 1e-2)
+    expected = "two three four five six" if backwards else "four five six seven eight"
+    assert learn.predict("four five six", 2, temperature=0) == expected
+    assert learn.beam_search("four five six", 2, beam_sz=3) == expected
 
 
 def test_results_are_texts_beside_what_follows_and_what_was_expected(trained, capsys):

@@ -32,6 +32,17 @@ def test_a_tokenizer_with_other_special_tokens_keeps_its_own():
     assert Marking(OfATransformer())(("a title", "the text")) == ["[CLS]", "a", "title", "the", "text"]
 
 
+def test_it_knows_how_many_tokens_stand_around_every_text():
+    class WithMarks(OfATransformer):
+        around = (1, 2)
+
+    class WithMarksAndOurs(WithMarks):
+        vocab = ("xxbos",)
+
+    tokenizers = (str.split, OfATransformer(), WithMarks(), WithMarksAndOurs())
+    assert [Marking(tokenizer).around for tokenizer in tokenizers] == [(1, 0), (0, 0), (1, 2), (2, 2)]
+
+
 def test_a_tokenizer_that_gives_no_list_of_texts_is_named():
     with pytest.raises(TypeError, match="the tokenizer gave 'abc' for 'ABC': it returns a list of texts"):
         Marking(str.lower)(("ABC",))

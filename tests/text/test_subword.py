@@ -53,6 +53,16 @@ def test_texts_come_back(tokenizer):
         assert tokenizer.decode(["xxbos", *tokens, "xxpad"]).replace(" ", "") == text.replace(" ", "")
 
 
+def test_what_stands_around_every_text_is_counted(tokenizer):
+    package = pytest.importorskip("tokenizers")
+    assert tokenizer.around == (0, 0)
+    bert = package.Tokenizer.from_str(tokenizer.json)
+    bert.post_processor = package.processors.TemplateProcessing(
+        single="xxbos $A xxeos xxfld", special_tokens=[("xxbos", 2), ("xxeos", 3), ("xxfld", 4)]
+    )
+    assert SubwordTokenizer.of(bert).around == (1, 2)
+
+
 def test_line_breaks_of_html_are_spaces(tokenizer):
     assert tokenizer("The old<br />film<br>was") == tokenizer("The old film was")
 

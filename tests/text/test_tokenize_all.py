@@ -1,5 +1,8 @@
+import os
+
 import numpy as np
 import pytest
+from warmstart.data import clear_cache, list_caches
 from warmstart.text import tokenize_all as module
 from warmstart.text.tokenize_all import tokenize_all
 from warmstart.text.tokenizer import WordTokenizer
@@ -42,7 +45,7 @@ def test_a_second_run_reads_what_the_first_wrote(worth_keeping, home, monkeypatc
     monkeypatch.setattr(WordTokenizer, "__call__", None)  # so that it would fail
     second = tokenize_all(TEXTS, WordTokenizer())
     assert all_of(first) == all_of(second)
-    assert [file.suffix for file in (home / "tokens").iterdir()] == [".npz"]
+    assert [file.name for file in (home / "tokens").glob("*/*.npz")] == ["tokens.npz"]
 
 
 def test_other_texts_and_other_tokenizers_are_kept_apart(worth_keeping, home):
@@ -59,10 +62,44 @@ def test_the_work_of_a_function_of_ones_own_is_not_kept(worth_keeping, home):
     assert not (home / "tokens").exists()
 
 
+def test_what_is_kept_is_listed_and_cleared(worth_keeping, home):
+    tokenize_all(TEXTS, WordTokenizer())
+    table = list_caches()
+    size = sum(file.stat().st_size for file in (home / "tokens").glob("*/tokens.npz"))
+    assert table[["items", "size"]].to_numpy().tolist() == [[300, size]]
+    assert table["files"][0] == "texts: Text number 0 has words." and "WordTokenizer" in table["item_tfms"][0]
+    os.utime(table["path"][0] / "about.json", (0, 0))
+    tokenize_all(TEXTS, WordTokenizer())  # which uses it
+    assert len(clear_cache(days=1)) == 0
+    assert clear_cache()["path"].tolist() == table["path"].tolist()
+    assert len(list_caches()) == 0 and list((home / "tokens").iterdir()) == []
+
+
+def test_the_least_recently_used_make_room(worth_keeping, home, monkeypatch):
+    tokenize_all(TEXTS, WordTokenizer())
+    size = list_caches()["size"][0]
+    monkeypatch.setattr(module, "MOST", 2.5 * size)
+    for n in (1, 2):
+        os.utime(list_caches()["path"][0] / "about.json", (n, n))
+        tokenize_all(TEXTS[n:], WordTokenizer())
+    assert sorted(list_caches()["items"]) == [298, 299]
+    monkeypatch.setattr(module, "MOST", size // 2)
+    tokenize_all(TEXTS[3:], WordTokenizer())  # which is too large by itself
+    assert sorted(list_caches()["items"]) == [298, 299]
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"files": "texts"}', '{"files": 1, "item_tfms": 2, "items": "many"}'])
+def test_a_cache_that_does_not_say_what_it_is_of_is_listed_all_the_same(worth_keeping, content):
+    tokenize_all(TEXTS, WordTokenizer())
+    (list_caches()["path"][0] / "about.json").write_text(content)
+    table = list_caches()
+    assert len(table) == 1 and table["files"][0] == ""
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "words", "pickle", "ids"])
 def test_a_damaged_file_is_made_again(worth_keeping, home, damage):
     whole = all_of(tokenize_all(TEXTS, WordTokenizer()))
-    (file,) = (home / "tokens").iterdir()
+    (file,) = (home / "tokens").glob("*/*.npz")
     with np.load(file) as kept:
         arrays = dict(kept)
     if damage in ("cut", "empty"):

@@ -1,7 +1,7 @@
-"""Texts of similar length together, so that little of a batch is padding.
+"""Sequences of similar length together, so that little of a batch is padding.
 
 >>> order = SortedInChunks([5, 900, 7, 850], bs=2)
->>> list(order)                       # positions of the texts: two batches, the longest text in the first
+>>> list(order)                       # positions of the items: two batches, the longest item in the first
 [1, 3, 2, 0]
 """
 
@@ -11,20 +11,17 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from ..data.bunch import check_batch_size
-from ..data.dataset import Dataset
-from ..data.loaders import DeviceLoader, make_loader
-from ..data.transforms import Transform
+from .dataset import Dataset
 
-__all__ = ["SortedInChunks", "by_length_loader"]
+__all__ = ["SortedInChunks", "order_by_length"]
 
-CHUNK = 50  # batches whose texts are sorted together
+CHUNK = 50  # batches whose items are sorted together
 
 
 class SortedInChunks(Sampler[int]):
-    """Positions in a random order in which the `bs` texts of a batch are about equally long.
+    """Positions in a random order in which the `bs` items of a batch are about equally long.
 
-    The shuffled texts are sorted by length in chunks of 50 batches, and then the batches are shuffled. The longest text
+    The shuffled items are sorted by length in chunks of 50 batches, and then the batches are shuffled. The longest item
     is in the first batch: if that fits into memory, all do. Draws from torch's global generator.
     """
 
@@ -46,18 +43,18 @@ class SortedInChunks(Sampler[int]):
         yield from (int(position) for batch in ordered for position in batch)
 
 
-def by_length_loader(dataset: Dataset, bs: int, num_workers: int, device: torch.device, training: bool,
-                     batch_tfms: Sequence[Transform] = ()) -> DeviceLoader:  # fmt: skip
-    """A loader of texts of similar length; outside of training all of them, the longest first.
+def order_by_length(dataset: Dataset, shuffled_for: int | None = None) -> SortedInChunks | list[int] | None:
+    """The order of a dataset whose first input is a sequence: longest first, or shuffled for batches of so many items.
 
-    Raises ValueError where a training set is smaller than one batch.
+    None where it is not.
     """
-    if training:
-        check_batch_size(len(dataset), bs)
-    lengths = np.array([len(dataset.blocks[0].encode(value)) for value in dataset.values(0)])
-    order = SortedInChunks(lengths, bs) if training else _longest_first(np.arange(len(lengths)), lengths).tolist()
-    dl = make_loader(dataset, bs, num_workers, device, drop_last=training, order=order)
-    return DeviceLoader(dl, device, batch_tfms, dataset.blocks, training)
+    block = dataset.blocks[0]
+    if not block.is_sequence:
+        return None
+    lengths = np.array([len(block.encode(value)) for value in dataset.values(0)])
+    if shuffled_for is not None:
+        return SortedInChunks(lengths, shuffled_for)
+    return _longest_first(np.arange(len(lengths)), lengths).tolist()
 
 
 def _longest_first(positions: np.ndarray, lengths: np.ndarray) -> np.ndarray:
