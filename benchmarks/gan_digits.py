@@ -23,7 +23,8 @@ N_SAMPLES = 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="of real digits")
-    parser.add_argument("--epochs", type=int, default=60, help="of the GAN")
+    parser.add_argument("--epochs", type=int, default=24, help="of the GAN")
+    parser.add_argument("--bs", type=int, default=32, help="images in a batch")
     parser.add_argument("--width", type=int, default=24, help="channels of the largest maps")
     parser.add_argument("--n-crit", type=int, default=3, help="steps of the critic to one of the generator")
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -69,7 +70,7 @@ def train_reader(path: Path) -> Learner:
 
 def train_gan(path: Path, args: argparse.Namespace) -> GANLearner:
     block = DataBlock((NoiseBlock(64), ImageBlock("L")), get_items=get_image_files, splitter=splitter_of(path))
-    data = block.databunch(path, seed=args.seed, num_workers=0, cache="memory")
+    data = block.databunch(path, bs=args.bs, seed=args.seed, num_workers=0, cache="memory")
     generator = basic_generator(28, 1, in_sz=64, n_features=args.width)
     critic = basic_critic(28, 1, n_features=args.width, norm="none")
     learn = GANLearner.wgan_gp(

@@ -7,13 +7,15 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from .core import Callback
 
-__all__ = ["ProgressBar"]
+__all__ = ["ProgressBar", "with_bar"]
+
+T = TypeVar("T")
 
 REFRESH = 0.2  # seconds between two updates of a bar
 
@@ -201,6 +203,19 @@ def _let_forks_display() -> None:
     session = getattr(getattr(_shell(), "kernel", None), "session", None)
     if session is not None:
         session.pid = os.getpid()
+
+
+def with_bar(items: Iterable[T], total: int, title: str) -> Iterator[T]:
+    """The items of what takes a while; meanwhile a notebook or a terminal shows how many of `total` are done."""
+    display, begin, next_refresh = _richest_display(), time.perf_counter(), 0.0
+    try:
+        for done, item in enumerate(items):
+            if (now := time.perf_counter()) >= next_refresh:
+                display.update(Progress(0, 0, title, done, total, now - begin, ""))
+                next_refresh = now + REFRESH
+            yield item
+    finally:
+        display.close()
 
 
 class ProgressBar(Callback):

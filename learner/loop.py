@@ -17,7 +17,7 @@ from ..data.batch import batch_size, split_batch
 from ..data.bunch import DataBunch
 from ..data.loaders import WORKER_LOST, DeviceLoader, is_of_lost_worker
 from ..data.sharding import Shard
-from .stages import Stages, failed_handler
+from .stages import Stages, changed, failed_handler
 
 __all__ = ["Loop", "as_loader"]
 
@@ -115,8 +115,11 @@ class Loop(Stages):
         return dl.sharded(Shard(self.ranks.rank, self.ranks.n, even=self.keeps_step), seed)
 
     def run_forward(self, dl: DeviceLoader) -> None:
-        """The forward pass alone over `dl`, without gradients, in silence: for layers that gather statistics there."""
-        with torch.no_grad():
+        """The forward pass alone over `dl`, without gradients, in silence: for layers that gather statistics there.
+
+        Of a system that steps by itself it is the model's own.
+        """
+        with torch.no_grad(), changed(self, "system", self.system if self.automatic else None):
             for self.iter, self.batch in enumerate(dl):
                 self.xb, self.yb = split_batch(self.batch, self.data.n_inp)
                 self.forward()

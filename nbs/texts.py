@@ -1,7 +1,7 @@
 """Texts of lessons 9 to 11 that a program can write: numbers in words, and small stand-ins for real reviews and plays.
 
-The numbers are what lesson 9 is about. The other two are for the tests, which have no network: simple enough for a small
-network to learn in seconds, and no more than that.
+The numbers are what lesson 9 is about. The other two are for the tests, which download nothing: so simple that a small
+network learns them in seconds, and no more than that.
 """
 
 import numpy as np
@@ -9,16 +9,22 @@ import pandas as pd
 
 __all__ = ["in_words", "made_up_play", "made_up_reviews"]
 
-ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+ONES = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+]  # fmt: skip
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 THINGS = ["film", "movie", "story", "plot", "ending", "music", "cast", "hero", "script", "camera"]
-PLAIN = "I saw it at home|My sister came along|It ran for two hours|The hero is a sailor|We talked about it".split("|")
-PRAISE = "I loved the {}|The {} made me laugh and cry|What a wonderful {}|The {} was beautiful".split("|")
-BLAME = "I hated the {}|Nobody needs such a {}|The {} sent me to sleep|The {} was a boring mess".split("|")
+PLAIN = [
+    "I saw it at home",
+    "My sister came along",
+    "It ran for two hours",
+    "The hero is a sailor",
+    "We talked about it",
+]
+PRAISE = ["I loved the {}", "The {} made me laugh and cry", "What a wonderful {}", "The {} was beautiful"]
+BLAME = ["I hated the {}", "Nobody needs such a {}", "The {} sent me to sleep", "The {} was a boring mess"]
 
 NAMES = ["ROMEO", "JULIET", "HAMLET", "PORTIA"]
 LINES = [
@@ -27,7 +33,7 @@ LINES = [
     "I will not give my {} for thy {}.",
     "The {} is gone, and so the {}.",
 ]
-NOUNS = "king sword night love crown rose tomb ghost".split()
+NOUNS = ["king", "sword", "night", "love", "crown", "rose", "tomb", "ghost"]
 
 
 def in_words(number: int) -> str:

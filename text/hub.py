@@ -1,7 +1,9 @@
 """Encoders of the Hugging Face hub in text classifiers: BERT and its kin, by name or from a folder.
 
     learn = text_classifier_learner(data, "sentence-transformers/all-MiniLM-L6-v2")
-    learn.fine_tune(3)
+    learn.fit_one_cycle(1, 1e-2)                                         # the head
+    learn.unfreeze()
+    learn.fit_one_cycle(2, layer_decay(1e-4, 0.9, len(learn.groups)))    # all of it, gently
 
 transformers is imported where it is used: it comes with `pip install "warmstart[hub]"`. Nothing that a repository of
 the hub brings is run: models whose code is not in transformers are refused by it.

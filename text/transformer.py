@@ -27,7 +27,8 @@ class TransformerLM(nn.Module):
 
     `n_layers` blocks of attention with `n_heads` and a network of `n_hid` units. `embed_p` drops features of embedded
     words, `resid_p` those that a layer adds, `attn_p` attention. `state` holds keys and values of the last `ctx_len`
-    tokens, `(bs, n_heads, n, emb_sz / n_heads)` of each layer; None begins with nothing.
+    tokens, `(bs, n_heads, n, emb_sz / n_heads)` of each layer; None begins with nothing. Let `ctx_len` be no more than
+    the windows of text that it is trained with, or it looks back over distances that it has never seen.
 
     `lm_config` and `clas_config` are the settings of a language model and of a classifier, from which those given as
     `config=` deviate; their `output_p` is a dropout after this network.

@@ -15,6 +15,7 @@ from .data import ImageDataBunch
 from .detection import detection_learner
 from .detection_metrics import MeanAveragePrecision
 from .dicom import open_dicom
+from .diffusion import diffusion_learner
 from .duplicates import find_duplicates
 from .erasing import RandomErasing
 from .feature_loss import FeatureLoss, StyleLoss, gram_matrix
@@ -30,6 +31,7 @@ from .segmentation_interpretation import SegmentationInterpretation
 from .transforms import Normalize, RandomResizedCrop, Resize, imagenet_stats
 from .unet import DynamicUnet
 from .unet_learner import unet_learner
+from .vae_learner import vae_learner
 
 __all__ = [
     *notebook.__all__,
@@ -58,6 +60,7 @@ __all__ = [
     "create_body",
     "create_head",
     "detection_learner",
+    "diffusion_learner",
     "efficientnet_lite0",
     "find_duplicates",
     "get_annotations",
@@ -76,6 +79,7 @@ __all__ = [
     "show_image",
     "show_images",
     "unet_learner",
+    "vae_learner",
     "verify_images",
     "vision_learner",
     "xresnet18",

@@ -6,7 +6,7 @@ learn.fit_flat_cos(20)
 images = learn.sample(16, classes=["ant", "bee"])
 """
 
-import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ from torch.optim import AdamW
 
 from ..callbacks import EMA, Callback
 from ..callbacks.evaluating import evaluating
+from ..callbacks.progress import with_bar
 from ..data import CategoryBlock, DataBunch
 from ..data.portable import Portable
 from ..data.randomness import mix
-from ..data.show import in_notebook
 from ..learner import Learner
 from ..learner.stages import as_list
 from .diffusion_net import DenoisingUnet
@@ -60,9 +60,9 @@ class DiffusionLearner(Learner):
                 self.model.generate(seeds[part], None if labels is None else labels[part], steps, guidance, eta)
                 for part in (slice(begin, begin + AT_ONCE) for begin in range(0, n, AT_ONCE))
             ]
-            made: Any = ()
-            for made in self._with_bar(zip(*runs, strict=True), steps):  # noqa: B007  # the last are clean
-                pass
+            all_steps = zip(*runs, strict=True)
+            quiet = self.fitting or not self.progress.bar  # a fit shows its own
+            made = deque(all_steps if quiet else with_bar(all_steps, steps, "sample"), maxlen=1).pop()  # the clean ones
         return self.model_spec.in_unit_range(torch.cat(made).cpu())
 
     def sampled_labels(self, n: int, classes: Any = None) -> list | None:
@@ -76,14 +76,6 @@ class DiffusionLearner(Learner):
     def _numbers(self, labels: list | None) -> Tensor | None:
         vocab = self.data.vocab or []
         return None if labels is None else torch.tensor([vocab.index(v) for v in labels], device=self.data.device)
-
-    def _with_bar(self, steps: Iterable[tuple], total: int) -> Iterable[tuple]:
-        """The steps, with a bar where somebody sees it, and no fit shows its own."""
-        if self.fitting or not self.progress.bar or not (in_notebook() or sys.stdout.isatty()):
-            return steps
-        from fastprogress.fastprogress import progress_bar
-
-        return progress_bar(steps, total=total, leave=False)
 
     def show_results(self, max_n: int = 9) -> None:
         """Show images that it makes, of every class in turn."""
@@ -185,9 +177,11 @@ def diffusion_learner(data: DataBunch, widths: Sequence[int] = (64, 128), patch:
 
     `data` is that of an ordinary classifier, its images of one size. They come to −1…1, unless it has a `Normalize`.
     `widths` and `patch` are those of the `DenoisingUnet`: for 64 pixels, say, (64, 128, 256). `n_steps` and `p_any` are
-    those of `Diffusion`. `ema` is the decay of an average of the weights (`EMA`), without which
-    samples are much worse: for 100,000 steps rather 0.9999. The loss says little of how samples look: look at
-    `learn.show_results()`, or after each epoch through a callback that calls `learn.sample`.
+    those of `Diffusion`. `ema` is the decay of an average of the weights (`EMA`), without which samples are much worse:
+    for 100,000 steps rather 0.9999, None for none. The loss says little of how samples look: look at
+    `learn.show_results()`, or after each epoch, `cbs=GANSamples()` of `vision.gan`.
+
+    Raises ValueError for data of other blocks than (ImageBlock, CategoryBlock) or an ImageBlock alone.
     """
     n_channels, n_classes = contents(data)
     images, *_ = batch if isinstance(batch := data.one_batch(), (tuple, list)) else (batch,)

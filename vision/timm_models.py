@@ -37,7 +37,7 @@ def _timm() -> ModuleType:
 def timm_name(builder: Callable[..., Any]) -> str | None:
     """The name of `builder` if it is one of timm's own functions."""
     name = getattr(builder, "__name__", "")
-    return name if getattr(builder, "__module__", "").startswith("timm.") and _timm().is_model(name) else None
+    return name if (getattr(builder, "__module__", None) or "").startswith("timm.") and _timm().is_model(name) else None
 
 
 def known_to_timm(name: str) -> str:

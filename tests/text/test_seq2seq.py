@@ -48,8 +48,8 @@ def learner(data=None, **options):
 
 @pytest.fixture(scope="module")
 def trained():
-    learn = learner(bunch(3000), drop_p=0.1)
-    learn.fit_one_cycle(8, 1e-2)
+    learn = learner(bunch(2500), drop_p=0.1)
+    learn.fit_one_cycle(8, 1.5e-2)
     return learn
 
 

@@ -17,6 +17,7 @@ from warmstart.vision import GrandparentSplitter, ImageBlock, Normalize, Regress
 from warmstart.vision.diffusion import diffusion_learner
 from warmstart.vision.diffusion_net import DenoisingUnet
 from warmstart.vision.diffusion_system import Diffusion
+from warmstart.vision.gan import GANSamples
 
 matplotlib.use("Agg")
 
@@ -224,6 +225,13 @@ def test_images_without_labels_and_with_other_statistics_do(tmp_path):
         learn.sample(2, classes="lie")
 
 
+def test_samples_are_written_while_it_trains(tmp_path):
+    learn = learner(ema=0.5)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2, cbs=GANSamples(every=2, n=2, folder=tmp_path), n_batches=1)
+    assert [file.name for file in tmp_path.iterdir()] == ["0002.png"]
+
+
 def test_samples_are_made_of_averaged_weights():
     learn = learner()
     assert [cb.decay for cb in learn.cbs if isinstance(cb, EMA)] == [0.98]
@@ -232,8 +240,9 @@ def test_samples_are_made_of_averaged_weights():
 
 def test_a_bar_shows_how_far_sampling_is(trained, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
     trained.sample(1, steps=3)
-    assert "100.00%" in capsys.readouterr().out
+    assert "sample" in (shown := capsys.readouterr().out) and "0/3" in shown
     with trained.no_bar():
         trained.sample(1, steps=3)
     assert capsys.readouterr().out == ""
@@ -276,5 +285,5 @@ def test_real_digits_are_trained_on():
     learn = learner(block.databunch(MNIST, bs=16, val_bs=16, num_workers=0, seed=0), ema=None, lr=5e-3)
     with learn.no_bar(), learn.no_logging():
         learn.fit(2, n_batches=20)
-    assert learn.recorder.rows[-1]["valid_loss"] < 0.7 * learn.recorder.rows[0]["train_loss"]
+    assert learn.recorder.rows[-1]["valid_loss"] < 0.65  # 0.93 for a network that says nothing
     assert learn.sample(3, classes="7", steps=4).shape == (3, 1, 28, 28)

@@ -170,5 +170,6 @@ def _in_range(data: DataBunch, generator: nn.Module) -> DataBunch:
         return data
     mean, std = PLUS_MINUS_1
     scale = Normalize(mean * block.channels, std * block.channels, targets=True)
-    given = any(isinstance(tfm, Normalize) for tfm in data.batch_tfms)
+    of_inputs = isinstance(data.blocks[0], ImageBlock)  # which any Normalize acts on
+    given = any(isinstance(tfm, Normalize) and (tfm.targets or of_inputs) for tfm in data.batch_tfms)
     return data if given else data.with_batch_tfms([*data.batch_tfms, scale])

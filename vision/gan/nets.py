@@ -10,7 +10,8 @@ They are those of DCGAN (Radford et al. 2016, arXiv:1511.06434). Sides of an ima
 
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ..attention import SelfAttention
@@ -79,13 +80,38 @@ def gan_critic(n_channels: int = 3, nf: int = 128, n_blocks: int = 3, p: float =
     `AdaptiveLoss`. `n_blocks` convolutions halve the map and double its `nf` channels, after a first one that halves
     it, too; the first of them is followed by self-attention. All are under spectral normalisation, `p` is dropout
     between them. An image has at least 4 · 2 ** (n_blocks + 1) pixels a side.
+
+    Unlike fast.ai's, scores are multiplied by a number that is learned, and an even grey is nothing to the first
+    filters as they start: without, what is left of an image behind so many normalised layers is next to nothing, and
+    the critic begins to learn late or never.
     """
-    layers: list[nn.Module] = [*_halving(n_channels, nf), nn.Dropout2d(p / 2), _Residual(nf)]
+    first = _halving(n_channels, nf)
+    _without_mean(first[0])
+    layers: list[nn.Module] = [*first, nn.Dropout2d(p / 2), _Residual(nf)]
     for number in range(n_blocks):
         layers += [nn.Dropout2d(p), *_halving(nf, nf * 2)]
         nf *= 2
         layers += [SelfAttention(nf)] if number == 0 else []
-    return nn.Sequential(*layers, spectral_norm(nn.Conv2d(nf, 1, 4, bias=False)), nn.Flatten())
+    return nn.Sequential(*layers, spectral_norm(nn.Conv2d(nf, 1, 4, bias=False)), nn.Flatten(), _Scale(20.0))
+
+
+@torch.no_grad()
+def _without_mean(layer: nn.Module) -> None:
+    """Shift the weights of each filter so that they add up to 0."""
+    weight = layer.parametrizations.weight.original  # type: ignore[union-attr]
+    weight -= weight.mean((1, 2, 3), keepdim=True)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+
+class _Scale(nn.Module):
+    """Multiplies by a number that is learned."""
+
+    def __init__(self, start: float):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
 
 
 def _halving(n_in: int, n_out: int) -> list[nn.Module]:

@@ -29,6 +29,12 @@ class GANSamples(Callback):
             raise ValueError(f"GANSamples(every={every}, n={n}): epochs and images are counted from 1.")
         self.every, self.n, self.folder, self.seed = every, n, folder, seed
 
+    def before_fit(self, learn: Any) -> None:
+        if not hasattr(learn, "sample"):
+            raise TypeError(
+                f"GANSamples shows what learn.sample makes: {type(learn).__name__} has none, see GANLearner."
+            )
+
     def after_epoch(self, learn: Any) -> None:
         if learn.epochs_begun % self.every:
             return

@@ -4,7 +4,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from torch import nn
-from warmstart.callbacks import EMA, Callback
+from warmstart.callbacks import EMA, SWA, Callback
 from warmstart.data import CategoryBlock, DataBlock, DataBunch, IndexSplitter
 from warmstart.learner import L1Loss, Learner, load_learner, set_seed
 from warmstart.vision.gan import (
@@ -193,6 +193,29 @@ def test_bf16_trains_with_a_penalty_and_keeps_weights_in_float32(data, networks)
     assert learn.sample(2).dtype == torch.float32
 
 
+def test_fp16_scales_the_loss_of_each_network(learner):
+    learn = learner(FixedGANSwitcher(2), loss=LeastSquares()).to_fp16()
+    before = [p.detach().clone() for p in learn.model.parameters()]
+    learn.fit(2)
+    moved = [not torch.equal(a, b) for a, b in zip(before, learn.model.parameters(), strict=True)]
+    assert all(moved) and all(p.isfinite().all() for p in learn.model.parameters())
+
+
+def test_swa_renews_the_statistics_of_the_generator(learner):
+    learn = learner(lr=1e-2)
+    learn.fit(4, cbs=SWA(0.5))
+    layer = next(m for m in learn.model.generator.modules() if isinstance(m, nn.BatchNorm2d))
+    with torch.no_grad():
+        noise = [noise for noise, _ in epoch_of(learn.data, 4)]
+        means = [learn.model.generator[:2](batch).mean((0, 2, 3)) for batch in noise]
+    torch.testing.assert_close(layer.running_mean, torch.stack(means).mean(0), rtol=1e-3, atol=1e-5)
+
+
+def epoch_of(data, epoch):
+    data.train_dl.set_epoch(epoch)
+    return list(data.train_dl)
+
+
 def test_samples_are_of_the_averaged_generator_after_and_between_epochs(learner, states):
     class Between(Callback):
         order = 80
@@ -251,6 +274,8 @@ def test_images_come_to_the_range_of_a_tanh(learner, networks):
                       batch_tfms=Normalize((0.1,), (0.3,), targets=True))  # fmt: skip
     own = block.databunch(learn.data.train_ds.items, bs=4, device="cpu")
     assert GANLearner.from_models(own, *networks(), Hinge()).data.batch_tfms == own.batch_tfms
+    idle = own.with_batch_tfms([*own.batch_tfms[:-1], Normalize((0.1,), (0.3,))])  # for a first value that is an image
+    assert GANLearner.from_models(idle, *networks(), Hinge()).data.one_batch()[1].aminmax() == (-1, 1)
     generator, critic = networks()
     assert GANLearner.from_models(own.with_batch_tfms([]), generator[:-1], critic, Hinge()).data.batch_tfms == []
 

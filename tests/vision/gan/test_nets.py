@@ -3,9 +3,15 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+from warmstart.data import DataBunch
+from warmstart.learner import Learner
 from warmstart.vision.gan import (
+    AdaptiveLoss,
     basic_critic,
     basic_generator,
+    critic_accuracy,
     gan_critic,
     residual_critic,
     residual_generator,
@@ -76,3 +82,15 @@ def test_another_norm_is_refused():
         basic_critic(28, 1, norm="weight")
     with pytest.raises(ValueError, match="'spectral' or 'none'"):
         residual_critic(28, 1, norm="batch")
+
+
+def test_gan_critic_soon_tells_blurred_images_from_sharp_ones():
+    torch.manual_seed(0)
+    sharp = torch.rand(160, 3, 8, 8).repeat_interleave(4, -1).repeat_interleave(4, -2)
+    images, labels = torch.cat([sharp, F.avg_pool2d(sharp, 5, 1, 2)]), torch.tensor([1.0] * 160 + [0.0] * 160)
+    data = DataBunch.from_dsets(TensorDataset(images, labels), TensorDataset(images, labels), bs=16, seed=0)
+    learn = Learner(data, gan_critic(nf=8, n_blocks=2), AdaptiveLoss(nn.BCEWithLogitsLoss()), metrics=critic_accuracy)
+    learn.progress.bar = learn.progress.table = False
+    assert learn.validate()["critic_accuracy"] < 0.6
+    learn.fit_one_cycle(4, 2e-3)
+    assert learn.validate()["critic_accuracy"] > 0.9

@@ -6,6 +6,7 @@ import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 from warmstart.callbacks import EMA
+from warmstart.learner import Learner
 from warmstart.vision.gan import GANSamples
 from warmstart.vision.gan.samples import image_grid
 
@@ -52,3 +53,9 @@ def test_a_dry_run_writes_nothing(learner, tmp_path):
 def test_counts_below_1_are_refused():
     with pytest.raises(ValueError, match="counted from 1"):
         GANSamples(every=0)
+
+
+def test_a_learner_that_cannot_sample_is_refused(learner):
+    learn = Learner(learner().data, learner().model)
+    with pytest.raises(TypeError, match="Learner has none, see GANLearner"):
+        learn.fit(1, cbs=GANSamples())
