@@ -23,7 +23,7 @@ N_SAMPLES = 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="of real digits")
-    parser.add_argument("--epochs", type=int, default=24, help="of the GAN")
+    parser.add_argument("--epochs", type=int, default=70, help="of the GAN")
     parser.add_argument("--bs", type=int, default=32, help="images in a batch")
     parser.add_argument("--width", type=int, default=24, help="channels of the largest maps")
     parser.add_argument("--n-crit", type=int, default=3, help="steps of the critic to one of the generator")

@@ -58,7 +58,8 @@ def main() -> None:
     critic_learn = critic_of(gen_learn, n_critic)
     gen_learn.loss_func = features([0.05, 0.03, 0.01, 0, 0])
     switcher = AdaptiveGANSwitcher(critic_thresh=0.65)
-    learn = GANLearner.from_learners(gen_learn, critic_learn, switcher, tuple(args.weights), cbs=BnFreeze())
+    kept_statistics = [cb for cb in gen_learn.cbs if isinstance(cb, BnFreeze)]
+    learn = GANLearner.from_learners(gen_learn, critic_learn, switcher, tuple(args.weights), cbs=kept_statistics)
     learn.fit(n_both, [2e-6, 1e-4, 2e-4])
     kinds |= {"with a critic": learn.get_preds()[0], "original": sharp}
     kinds = {name: images.clamp(0, 1) for name, images in kinds.items()}

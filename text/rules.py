@@ -21,7 +21,7 @@ _REMAINS = re.compile(r"(?:#39|amp|#146|nbsp|#36|quot);|\\n|\\\"| @[.,-]@ |<unk>
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _DOTS = re.compile(r"(?<!\.)\.\.\.(?!\.)")
 _CHARACTERS = re.compile(r"([^\s\d])\1{3,}")
-_WORDS = re.compile(r"(?<!\w)([^\W\d]\w*)(?:\s+\1(?!\w)){2,}")
+_WORDS = re.compile(rf"(?<!\w)(?:{REP} \d+ \S|([^\W\d]\w*)(?:\s+\1(?!\w)){{2,}})")  # no word, or one and again
 _SYMBOLS = re.compile(r"([/#\\])")
 
 
@@ -39,7 +39,7 @@ def fix_html(text: str) -> str:
 def replace_repeats(text: str) -> str:
     """A character four times or more as `xxrep 4 c`, a word three times or more as `xxwrep 3 w`; digits stay."""
     text = _CHARACTERS.sub(lambda run: f" {REP} {len(run[0])} {run[1]} ", text)
-    return _WORDS.sub(lambda run: f" {WREP} {len(run[0].split())} {run[1]} ", text)
+    return _WORDS.sub(lambda run: f" {WREP} {len(run[0].split())} {run[1]} " if run[1] else run[0], text)
 
 
 @portable

@@ -36,6 +36,8 @@ def test_html_and_its_remains_become_characters(text, fixed):
         ("very  very\nvery veryest", "xxwrep 3 very veryest"),
         ("every very very very", "every xxwrep 3 very"),
         ("7 7 7 7", "7 7 7 7"),
+        ("aaaa a a", "xxrep 4 a a a"),
+        ("a a a aaaa", "xxwrep 3 a xxrep 4 a"),
     ],
 )
 def test_repetitions_are_counted(text, tokens):

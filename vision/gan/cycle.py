@@ -25,7 +25,7 @@ from ...learner import Learner
 from ...learner.stages import Callbacks, as_list
 from ..image import ImageBlock, show_images
 from .cycle_nets import patch_critic, resnet_generator
-from .learner import _in_range
+from .learner import in_range
 from .losses import GANLoss, LeastSquares
 from .system import ADAM, Rates
 from .unpaired import ImageBuffer
@@ -150,13 +150,14 @@ class CycleGANLearner(Learner):
 
         Raises ValueError for data that are not of two images.
         """
-        blocks = data.blocks
-        if len(blocks) != 2 or not all(isinstance(block, ImageBlock) for block in blocks):
+        images = [block for block in data.blocks if isinstance(block, ImageBlock)]
+        if len(images) != 2 or len(data.blocks) != 2:
+            names = [type(block).__name__ for block in data.blocks]
             raise ValueError(
-                f"CycleGAN learns from two heaps of images, and this data has {[type(b).__name__ for b in blocks]}: "
+                f"CycleGAN learns from two heaps of images, and this data has {names}: "
                 "DataBlock((ImageBlock, ImageBlock), get_items=get_image_files, get_y=RandomImage(folder))."
             )
-        n_a, n_b = (block.channels for block in blocks)
+        n_a, n_b = (block.channels for block in images)
         if (to_b is None or to_a is None) and n_a != n_b:
             raise ValueError(
                 f"Images of {n_a} and of {n_b} channels: pass to_b and to_a, or give both blocks one mode."
@@ -167,7 +168,7 @@ class CycleGANLearner(Learner):
             loss, cycle_weight, identity_weight, buffer_size, opt_func, lr,
         )  # fmt: skip
         cbs = [*model.buffers_of_made, *as_list(cbs)]
-        return cls(_in_range(data, model.to_b), model, splitter=CycleGAN.layer_groups, cbs=cbs, path=path)
+        return cls(in_range(data, model.to_b), model, splitter=CycleGAN.layer_groups, cbs=cbs, path=path)
 
     def show_results(self, max_n: int = 4) -> None:
         """Show images of kind A, turned into B, and turned back; beside them some of B, as A, and back."""

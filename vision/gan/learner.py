@@ -30,7 +30,7 @@ from .penalties import GradientPenalty
 from .switcher import FixedGANSwitcher
 from .system import ADAM, GAN, Rates, all_params
 
-__all__ = ["GANLearner"]
+__all__ = ["GANLearner", "in_range"]
 
 ADAM_WITHOUT_MOMENTUM = partial(Adam, betas=(0.0, 0.9))  # as WGAN-GP's
 PLUS_MINUS_1 = (0.5,), (0.5,)  # mean and std that bring [0, 1] to [−1, 1]
@@ -61,7 +61,7 @@ class GANLearner(Learner):
         `KID`, or any function `(made, real) -> scalar`. Raises ValueError for a penalty of a critic with BatchNorm.
         """
         gan = GAN(generator, critic, loss, penalty, clip, likeness, weights_gen, opt_func, lr, metrics=as_list(metrics))
-        return cls._of(gan, _in_range(data, generator), switcher, cbs, path)
+        return cls._of(gan, in_range(data, generator), switcher, cbs, path)
 
     @classmethod
     def wgan(cls, data: DataBunch, generator: nn.Module, critic: nn.Module, switcher: Callback | None = None,
@@ -162,7 +162,7 @@ def _splitter(learn: Learner) -> Callable:
     return all_params if learn.splitter is trainable_params else learn.splitter
 
 
-def _in_range(data: DataBunch, generator: nn.Module) -> DataBunch:
+def in_range(data: DataBunch, generator: nn.Module) -> DataBunch:
     """The data, its images in −1…1 where the generator ends with a Tanh, unless they are normalised already."""
     *_, last = generator.modules()
     block = data.blocks[-1] if data.blocks else None

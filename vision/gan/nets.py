@@ -8,7 +8,7 @@ They are those of DCGAN (Radford et al. 2016, arXiv:1511.06434). Sides of an ima
 28, 32 and 64 are: a generator begins with a map of 4 to 7, and doubles it.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -98,9 +98,9 @@ def gan_critic(n_channels: int = 3, nf: int = 128, n_blocks: int = 3, p: float =
 @torch.no_grad()
 def _without_mean(layer: nn.Module) -> None:
     """Shift the weights of each filter so that they add up to 0."""
-    weight = layer.parametrizations.weight.original  # type: ignore[union-attr]
+    weight: Any = layer.get_parameter("parametrizations.weight.original")
     weight -= weight.mean((1, 2, 3), keepdim=True)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(layer.get_parameter("bias"))
 
 
 class _Scale(nn.Module):
