@@ -54,7 +54,8 @@ def main() -> None:
     gen_learn.unfreeze()
     gen_learn.fit_one_cycle(n_gen, slice(1e-5, 1e-3))
     spoilt, _, sharp = gen_learn.get_preds(with_input=True)
-    kinds = {"enlarged": spoilt, "by pixels": gen_learn.get_preds()[0]}
+    mean, std = (torch.tensor(stat)[:, None, None] for stat in efficientnet_lite0.normalisation)
+    kinds = {"enlarged": spoilt * std + mean, "by pixels": gen_learn.get_preds()[0]}
     critic_learn = critic_of(gen_learn, n_critic)
     gen_learn.loss_func = features([0.05, 0.03, 0.01, 0, 0])
     switcher = AdaptiveGANSwitcher(critic_thresh=0.65)

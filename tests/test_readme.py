@@ -54,7 +54,7 @@ def run_blocks(page: Path, blocks: list[str]) -> dict:
 def run_script(*command: str | Path) -> str:
     """What a new process prints. It has one thread."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=480, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

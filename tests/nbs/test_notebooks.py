@@ -31,6 +31,9 @@ LEARNED = {  # what is true at the end of each notebook, also with few images, i
     "and learn.validate()['perplexity'] < 3",
     "12_a_gan_from_scratch.ipynb": "fids['other real ones'] < fids['made'] and made.mean() < 0.35 "
     "and reader.validate()['accuracy'] > 0.5",
+    "13_a_critic_for_super_resolution.ipynb": "learn.recorder.history['gen_loss'].notna().any() "
+    "and measured['sharpness']['with a critic'] > measured['sharpness']['interpolated'] "
+    "and measured['psnr']['with a critic'] > measured['psnr']['interpolated'] - 2",
     "14_diffusion.ipynb": "apart(steps[-1]) < 0.7 * apart(steps[0]) and learn.validate()['valid_loss'] < 0.7",
     "15_a_system_of_your_own.ipynb": "after > 2 * before and min(fair.values()) > 2 * chance",
 }
