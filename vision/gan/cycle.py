@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...callbacks.evaluating import evaluating
 from ...data import DataBunch
 from ...learner import Learner
 from ...learner.stages import Callbacks, as_list
@@ -176,9 +177,8 @@ class CycleGANLearner(Learner):
             raise ValueError("show_results needs a validation set.")
         a, b = (images[:max_n] for images in self.data.valid_dl.first_batch())
         model: Any = self.model.to(self.data.device)
-        as_b = self.run_batch((a,))
-        with torch.no_grad():
-            as_a = model.to_a(b)
+        with evaluating(model), torch.no_grad():
+            as_b, as_a = model.to_b(a), model.to_a(b)
             made = [(a, b), (as_b, as_a), (model.to_a(as_b), model.to_b(as_a))]
         if self.ranks.rank == 0:
             rows = zip(*(self.data.decode(pair) for pair in made), strict=True)

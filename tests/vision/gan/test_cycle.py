@@ -105,6 +105,17 @@ def test_every_kind_is_shown_on_its_way_there_and_back(folders, monkeypatch):
     plt.close("all")
 
 
+def test_showing_results_moves_nothing(folders):
+    import matplotlib.pyplot as plt
+
+    learn = learner_of(folders)
+    learn.model.to_a = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.Tanh())
+    before = copy.deepcopy(learn.model.state_dict())
+    learn.show_results(2)
+    plt.close("all")
+    assert all(value.equal(before[name]) for name, value in learn.model.state_dict().items())
+
+
 def test_an_exported_learner_turns_photos(folders, tmp_path):
     learn = learner_of(folders)
     photo = folders / "a/00.png"
