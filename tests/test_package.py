@@ -54,5 +54,5 @@ def test_six_packages_are_needed_and_torch_has_no_upper_bound(metadata):
 
 
 def test_extras_bring_the_rest(metadata):
-    extras = {"text", "hub", "track", "export", "detection", "dicom", "demo", "nbs", "dev", "ray"}
+    extras = {"text", "hub", "track", "export", "detection", "dicom", "jpeg", "demo", "nbs", "dev", "ray"}
     assert set(metadata.get_all("Provides-Extra")) == extras
