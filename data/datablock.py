@@ -17,7 +17,7 @@ from .getters import SamplePart
 from .items import as_items, item_at, short, take
 from .loaders import DeviceLoader, default_workers, make_loader
 from .portable import Portable
-from .randomness import fresh_seed
+from .randomness import fresh_seed, seeded_generators
 from .splitters import RandomSplitter
 from .transforms import Transform, apply_transforms, as_transforms
 
@@ -81,9 +81,10 @@ class DataBlock(Portable):
         """Loaders for `source`.
 
         `bs` and `val_bs` (by default `bs`) in items; `num_workers` processes read items (by default one per core, none
-        where training runs on the CPU itself), and before that whatever a block can read ahead; `seed` governs order
-        and augmentation (by default drawn from torch's global generator, which `set_seed` governs); `sampler` replaces
-        shuffling: any iterable of positions in the training set, asked anew each epoch.
+        where training runs on the CPU itself), and before that whatever a block can read ahead; `seed` governs the
+        split, unless its splitter has a seed of its own, order and augmentation (by default drawn from torch's global
+        generator, which `set_seed` governs); `sampler` replaces shuffling: any iterable of positions in the training
+        set, asked anew each epoch.
 
         Where the first input is a sequence, as a text is, items of about the same length are together, and those of
         validation come longest first. A block may also make batches of its own, as one for language models does: these
@@ -154,8 +155,9 @@ class DataBlock(Portable):
         return items
 
     def _datasets(self, items: Any, seed: int | None, n_workers: int | None = None) -> Datasets:
-        train_idx, valid_idx = self._split(items)
         seed = fresh_seed() if seed is None else seed
+        with seeded_generators(seed):
+            train_idx, valid_idx = self._split(items)
         getters = self._getters()
         if self.get_x is None and self.get_y is None and sum(block.reads_item for block in self.blocks) > 1:
             getters = self._parts_of_tuples(items)

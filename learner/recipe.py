@@ -23,7 +23,7 @@ __all__ = ["recipe"]
 
 POINTS = 11  # at which a schedule is looked at
 HOW_NOT_WHAT = {"fused", "foreach", "capturable", "differentiable"}  # ways to compute the same step
-IN_ANY_LEARNER = ("evaluate", "recorder", "progress")
+OF_THE_LEARNER = ("evaluate", "recorder", "progress", "system")  # callbacks that it brings itself
 WITH_A_PART = (ParamScheduler, MixedPrecision, DistributedTraining)  # of the record, for their own
 
 
@@ -98,7 +98,7 @@ def _sampled(sched: Callable[[float], float]) -> list:
 
 def _counts(cb: Callback, learn: Any, without: Iterable[Callback]) -> bool:
     """Whether a callback is part of what makes a fit the same."""
-    others = [*without, *(getattr(learn, name) for name in IN_ANY_LEARNER)]
+    others = [*without, *(getattr(learn, name) for name in OF_THE_LEARNER)]
     return not (cb.rank0_only or isinstance(cb, WITH_A_PART) or any(cb is other for other in others))
 
 

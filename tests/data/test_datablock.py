@@ -184,6 +184,18 @@ def test_seed_shuffle_and_sampler_govern_the_order():
     assert set(order(sampler=WeightedRandomSampler([0.0] * 6 + [1.0] * 2, 10))) == {6, 7}
 
 
+def test_the_seed_governs_the_split_unless_the_splitter_has_its_own():
+    def valid(seed, splitter):
+        return bunch(insects(splitter=splitter), seed=seed).valid_ds.items
+
+    assert valid(1, None) == valid(1, None) != valid(2, None)
+    assert valid(1, RandomSplitter(seed=3)) == valid(2, RandomSplitter(seed=3))
+    torch.manual_seed(4)
+    before = torch.random.get_rng_state()
+    valid(1, None)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_the_seed_is_drawn_from_the_global_generator():
     def order():
         torch.manual_seed(4)

@@ -282,6 +282,7 @@ def test_a_system_is_recorded_with_its_own_hyper_parameters():
         learn.progress.bar = learn.progress.table = False
         return record_of(learn)
 
+    assert found(0.1)["recipe"]["callbacks"] == [{"class": "SystemHooks"}]
     assert differences(found(0.1), found(0.1)) == []
     assert differences(found(0.1), found(0.2)) == ["the learning rate was 0.1 and is 0.2"]
 

@@ -1,14 +1,17 @@
 """CycleGAN: what goes there comes back, and each network learns from its own loss alone."""
 
 import copy
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.optim import SGD
+from warmstart.callbacks import Callback
 from warmstart.data import DataBlock, IndexSplitter
-from warmstart.learner import load_learner
+from warmstart.learner import Checkpoint, launch, load_learner
 from warmstart.vision.gan import (
     CategoryBlock,
     CycleGANLearner,
@@ -45,10 +48,15 @@ def data_of(folder, bs=4):
     return block.databunch(folder / "a", bs=bs, num_workers=0, device="cpu", seed=0)
 
 
-def learner_of(folder, **settings):
+def learner_of(folder, bs=4, networks=None, **settings):
     set_seed(0)
-    data = data_of(folder)
-    networks = [resnet_generator(3, 8, 1), resnet_generator(3, 8, 1), patch_critic(3, 8, 1), patch_critic(3, 8, 1)]
+    data = data_of(folder, bs)
+    networks = networks or [
+        resnet_generator(3, 8, 1),
+        resnet_generator(3, 8, 1),
+        patch_critic(3, 8, 1),
+        patch_critic(3, 8, 1),
+    ]
     learn = CycleGANLearner.from_models(data, *networks, **settings)
     learn.progress.bar = learn.progress.table = False
     return learn
@@ -93,6 +101,59 @@ def test_a_frozen_half_does_not_move(frozen, folders):
     learn.fit(1)
     moved = {name.split(".")[0] for name, value in learn.model.state_dict().items() if not value.equal(before[name])}
     assert moved == set(halves[1 - frozen])
+
+
+class Crash(Callback):
+    """Ends the run after the second batch of the second epoch, if that is wanted."""
+
+    order = 99
+    wanted = False
+
+    def after_batch(self, learn):
+        if self.wanted and learn.training and (learn.epoch, learn.iter) == (1, 1):
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("every", ["epoch", 3])
+def test_a_run_that_broke_off_ends_with_the_bits_of_one_that_did_not(every, folders, tmp_path):
+    def train(name, crashes=False):
+        learn, crash = learner_of(folders, buffer_size=6), Crash()
+        crash.wanted = crashes
+        learn.fit_flat_cos(3, cbs=[Checkpoint(tmp_path / name, every), crash])
+        return learn
+
+    expected = train("undisturbed")
+    with pytest.raises(ZeroDivisionError):
+        train("run", crashes=True)
+    found = train("run")
+    torch.testing.assert_close(found.model.state_dict(), expected.model.state_dict(), rtol=0, atol=0)
+    assert found.recorder.losses == expected.recorder.losses
+    for ours, theirs in zip(found.model.buffers_of_made, expected.model.buffers_of_made, strict=True):
+        assert len(ours.images) == 6 and torch.equal(torch.stack(ours.images), torch.stack(theirs.images))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked")
+def test_two_processes_train_as_one(folders):
+    def small_generator():
+        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1), nn.Tanh())
+
+    def small_critic():
+        return nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 4, 2, 1), nn.Flatten())
+
+    def train(bs):
+        # without norms and Adam, which make much of what is next to nothing, and that is a matter of rounding
+        set_seed(0)
+        networks = [small_generator(), small_generator(), small_critic(), small_critic()]
+        learn = learner_of(folders, bs, networks, buffer_size=0, opt_func=SGD, lr=1e-2)
+        learn.to_distributed(timeout=60)
+        learn.fit(2)
+        losses = learn.recorder.history[["gen_loss", "critic_loss", "valid_loss"]].to_numpy()
+        return {name: value.clone() for name, value in learn.model.state_dict().items()}, losses
+
+    (weights, losses), ranks = train(4), launch(train, [2], 2)
+    for found, rows in ranks:
+        torch.testing.assert_close(found, weights, rtol=1e-5, atol=1e-6)
+        assert rows == pytest.approx(losses, rel=1e-4)
 
 
 def test_every_kind_is_shown_on_its_way_there_and_back(folders, monkeypatch):
