@@ -77,7 +77,12 @@ def crop(value: Tensor, box: Box) -> Tensor:
 
 def resized_crop(value: Tensor, box: Box, size: tuple[int, int]) -> Tensor:
     """What `value` shows inside `box`, brought to `size`."""
-    return resize(crop(value, box), size)
+    cut = crop(value, box)
+    if isinstance(cut, tv_tensors.Image) and cut.ndim == 3 and cut.stride(0) == 1:
+        # a decoded photo has its channels innermost: when rows follow each other, too, a resized one keeps that order,
+        # and does not have to be sorted by channels, which takes as long as the interpolation
+        cut = rewrap(cut.as_subclass(Tensor).permute(1, 2, 0).contiguous().permute(2, 0, 1), cut)
+    return resize(cut, size)
 
 
 def flip(value: Tensor) -> Tensor:

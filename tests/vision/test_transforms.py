@@ -191,6 +191,15 @@ def test_what_fits_nowhere_is_cropped_in_the_middle():
     assert window((10, 1000), (3, 4)) == (0, 494, 10, 13)
 
 
+def test_how_the_pixels_lie_in_memory_changes_none_of_them():
+    image = photo(100, 140)
+    innermost = tv_tensors.Image(image.as_subclass(Tensor).permute(1, 2, 0).contiguous().permute(2, 0, 1))
+    for i in range(20):
+        (ours,), (theirs,) = (RandomResizedCrop(64)((x,), of_item(i)) for x in (innermost, image))
+        assert torch.equal(ours, theirs) and type(ours) is tv_tensors.Image
+    assert ours.stride(0) == 1  # channels innermost as they were, which is what makes it fast
+
+
 def test_random_crop_is_torchvisions_resized_crop():
     image, tfm = photo(100, 140), RandomResizedCrop((50, 60))
     box = tfm.random_window((100, 140), of_item(5))
