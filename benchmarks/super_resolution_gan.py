@@ -2,13 +2,16 @@
 
     python benchmarks/super_resolution_gan.py ../shared/data/hymenoptera --picture before_after.png
 
-Photos of 128 × 128 pixels are reduced to a quarter of the side, stored as poor JPEGs, and enlarged again; a U-Net on a
-pretrained EfficientNet-Lite0 is to restore them. It learns by pixels first. Then a critic learns to tell
-its photos from real ones, and both are trained together, by `GANLearner.from_learners`, the generator by the critic's
-opinion and a loss of features of the first layers. Printed for the validation photos: the peak signal-to-noise ratio,
-sharpness (how much neighbouring pixels differ, of the originals' difference), and three perceptual distances in the
-pretrained network: the mean difference of its features in later layers, which nothing was trained by; how often they
-come together (style); and the kernel distance (KID) of what it sees in the end.
+Photos of 128 × 128 pixels are reduced to half the side, stored as poor JPEGs, and enlarged again; a U-Net on a
+pretrained EfficientNet-Lite0 is to restore them. It learns by pixels first. Then a critic learns to tell its photos
+from real ones, and both are trained together, by `GANLearner.from_learners`, the generator by the critic's opinion and
+still by pixels. Printed for the validation photos: the peak signal-to-noise ratio, sharpness (how much neighbouring
+pixels differ, of the originals' difference), and two perceptual distances, neither of which anything is trained by:
+that of each photo's features in the pretrained network from those of its original, and the kernel distance (KID), of
+all that the network sees in them from all that it sees in the originals.
+
+On two cores a quarter of an hour. Enlarged, by pixels, with a critic: PSNR 24.7, 25.3, 24.9 dB; sharpness 57, 60, 70 %;
+KID 0.30, 0.24, 0.20; features 3.34, 3.11, 3.16. Contours get clearer, and no grid appears.
 """
 
 import argparse
@@ -16,16 +19,18 @@ import io
 import time
 
 from PIL import Image
+from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 from torchvision.transforms.v2 import functional as tv
 from warmstart.data.transforms import Transform
+from warmstart.vision.frozen_features import FrozenFeatures
 from warmstart.vision.gan import *
 
-SIZE, FACTOR, QUALITY = 128, 4, 40
+SIZE, FACTOR, QUALITY = 128, 2, 40
 
 
 class Spoil(Transform):
-    """The first image of a sample, as a camera of a sixteenth of the pixels would have stored it; for `item_tfms`."""
+    """The first image of a sample, as a camera of a quarter of the pixels would have stored it; for `item_tfms`."""
 
     order = 50
 
@@ -40,28 +45,21 @@ class Spoil(Transform):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=Path("../shared/data/hymenoptera"))
-    parser.add_argument("--epochs", type=int, nargs=3, default=(4, 4, 6), help="by pixels, of the critic, of both")
-    parser.add_argument(
-        "--weights", type=float, nargs=2, default=(1.0, 1.0), help="of the critic's opinion, of likeness"
-    )
+    parser.add_argument("--epochs", type=int, nargs=3, default=(6, 5, 6), help="by pixels, of the critic, of both")
+    parser.add_argument("--weights", type=float, nargs=2, default=(1.0, 30.0), help="of the critic, of pixels")
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     set_seed(0)
     begin, (n_gen, n_critic, n_both) = time.perf_counter(), args.epochs
     data = photos(args.folder)
-    gen_learn = unet_learner(data, efficientnet_lite0, loss_func=L1Loss(), y_range=(-0.1, 1.1), lr=1e-3)
-    gen_learn.fit_one_cycle(1, 2e-3)
-    gen_learn.unfreeze()
-    gen_learn.fit_one_cycle(n_gen, slice(1e-5, 1e-3))
-    spoilt, _, sharp = gen_learn.get_preds(with_input=True)
-    mean, std = (torch.tensor(stat)[:, None, None] for stat in efficientnet_lite0.normalisation)
-    kinds = {"enlarged": spoilt * std + mean, "by pixels": gen_learn.get_preds()[0]}
+    gen_learn = restorer(data, n_gen)
+    spoilt, by_pixels, sharp = gen_learn.get_preds(with_input=True)
+    kinds = {"enlarged": spoilt, "by pixels": by_pixels}
     critic_learn = critic_of(gen_learn, n_critic)
-    gen_learn.loss_func = features([0.05, 0.03, 0.01, 0, 0])
     switcher = AdaptiveGANSwitcher(critic_thresh=0.65)
     kept_statistics = [cb for cb in gen_learn.cbs if isinstance(cb, BnFreeze)]
     learn = GANLearner.from_learners(gen_learn, critic_learn, switcher, tuple(args.weights), cbs=kept_statistics)
-    learn.fit(n_both, [2e-6, 1e-4, 2e-4])
+    learn.fit(n_both, [1e-5, 1e-4, 2e-4])
     kinds |= {"with a critic": learn.get_preds()[0], "original": sharp}
     kinds = {name: images.clamp(0, 1) for name, images in kinds.items()}
     print(f"{time.perf_counter() - begin:.0f} s")
@@ -82,6 +80,32 @@ def photos(folder: Path) -> DataBunch:
     return block.databunch(folder, bs=8, seed=0, num_workers=0)
 
 
+class Restorer(nn.Module):
+    """Images in [0, 1] and what a U-Net on a pretrained body adds to them: nothing, at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalised, self.u_net = Normalised(), DynamicUnet(create_body(efficientnet_lite0), n_out=3, norm=None)
+        last = [module for module in self.u_net.modules() if isinstance(module, nn.Conv2d)][-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images + self.u_net(self.normalised(images))
+
+
+def restorer(data: DataBunch, n_epoch: int) -> Learner:
+    """A generator that has learned from pixels, its pretrained body at a tenth of the rate."""
+
+    def parted(model: Restorer) -> list[list[nn.Parameter]]:
+        return [list(model.u_net.body.parameters()), list(model.u_net.decoder.parameters())]
+
+    model = Restorer()
+    learn = Learner(data, model, L1Loss(), splitter=parted, cbs=BnFreeze(model.u_net.body))
+    learn.fit_one_cycle(n_epoch, [1e-4, 1e-3])
+    return learn
+
+
 def critic_of(gen_learn: Learner, n_epoch: int) -> Learner:
     """A critic that has learned to tell what the generator makes from real photos."""
 
@@ -92,49 +116,44 @@ def critic_of(gen_learn: Learner, n_epoch: int) -> Learner:
 
     data = DataBunch.from_dsets(both_kinds("train"), both_kinds("valid"), bs=16, seed=0)
     loss = AdaptiveLoss(nn.BCEWithLogitsLoss())
-    learn = Learner(data, gan_critic(nf=32), loss, metrics=critic_accuracy, lr=1e-3, wd=1e-3)
-    learn.fit_one_cycle(n_epoch, 1e-3)
+    learn = Learner(data, gan_critic(nf=32), loss, metrics=critic_accuracy, lr=2e-4, wd=1e-3)
+    learn.fit_one_cycle(n_epoch)
     return learn
 
 
-def features(weights: list[float], style_weight: float = 0.0) -> FeatureLoss:
-    """Pixels, and the layers of the pretrained network by how far inside they are."""
-    body = create_body(efficientnet_lite0)
-    return FeatureLoss(body, weights=weights, style_weight=style_weight, stats=efficientnet_lite0.normalisation)
-
-
 def report(kinds: dict[str, torch.Tensor], sharp: torch.Tensor) -> None:
-    loss = features([0, 0, 0, 1, 1], style_weight=1e3)
     encoder = nn.Sequential(Normalised(), create_body(efficientnet_lite0), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    maps = FrozenFeatures(create_body(efficientnet_lite0), stats=efficientnet_lite0.normalisation)
     rows = {}
     with torch.no_grad():
         for name, images in kinds.items():
-            parts = [part_by_part(loss, a, b) for a, b in zip(images.split(16), sharp.split(16), strict=True)]
-            kid = KID(encoder)
-            for a, b in zip(images.split(16), sharp.split(16), strict=True):
-                kid.update(a, b)
+            parts, kid = [], KID(encoder)
+            for made, real in zip(images.split(16), sharp.split(16), strict=True):
+                kid.update(made, real)
+                parts.append(perceptual_distance(maps(made), maps(real)))
             error = (images - sharp).square().mean((1, 2, 3)).clamp_min(1e-10)
             rows[name] = {
                 "psnr": (-10 * error.log10()).mean().item(),
                 "sharpness": (images.diff(dim=-1).abs().mean() / sharp.diff(dim=-1).abs().mean()).item(),
-                "features": float(np.mean([part[0] for part in parts])),
-                "style": float(np.mean([part[1] for part in parts])),
+                "perceptual": torch.cat(parts).mean().item(),
                 "kid": float(kid.compute()),
             }
     print(pd.DataFrame(rows).T.round(3).to_string())
+
+
+def perceptual_distance(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> torch.Tensor:
+    """The squared distance of features, each place's of length 1, over all layers: `(bs,)`.
+
+    That is LPIPS before it is calibrated by people's judgement (Zhang et al. 2018, arXiv:1801.03924).
+    """
+    unit = [(F.normalize(a, dim=1), F.normalize(b, dim=1)) for a, b in zip(ours, theirs, strict=True)]
+    return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in unit]).sum(0)
 
 
 class Normalised(nn.Module):
     def forward(self, images):
         mean, std = (torch.tensor(stat)[:, None, None] for stat in efficientnet_lite0.normalisation)
         return (images - mean) / std
-
-
-def part_by_part(loss: FeatureLoss, images: torch.Tensor, sharp: torch.Tensor) -> tuple[float, float]:
-    """The terms of features, and those of style."""
-    loss(images, sharp)
-    sums = [sum(part.item() for name, part in loss.parts.items() if name.startswith(kind)) for kind in ("feat", "sty")]
-    return sums[0], sums[1]
 
 
 def show(kinds: dict[str, torch.Tensor], file: Path) -> None:
