@@ -38,10 +38,12 @@ def launch(fn: Callable[..., T], args: Sequence[Any] = (), nprocs: int = 2) -> l
     """
     method = "fork" if sys.platform == "linux" and not torch.cuda.is_initialized() else "spawn"
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # any port that is free
+    # a process that is forked while the store's thread answers another one may inherit a lock that nobody opens again
+    all_started = mp.get_context(method).Event()
     with tempfile.TemporaryDirectory() as folder:
-        processes: Any = mp.start_processes(
-            _run_as_rank, (fn, tuple(args), nprocs, store.port, folder), nprocs, join=False, start_method=method
-        )
+        task = (fn, tuple(args), nprocs, store.port, folder, all_started)
+        processes: Any = mp.start_processes(_run_as_rank, task, nprocs, join=False, start_method=method)
+        all_started.set()
         try:
             while not processes.join():
                 pass
@@ -54,13 +56,15 @@ def launch(fn: Callable[..., T], args: Sequence[Any] = (), nprocs: int = 2) -> l
         return [torch.load(Path(folder) / str(rank), weights_only=False) for rank in range(nprocs)]  # their own files
 
 
-def _run_as_rank(rank: int, fn: Callable[..., Any], args: tuple, n: int, port: int, folder: str) -> None:
+def _run_as_rank(rank: int, fn: Callable[..., Any], args: tuple, n: int, port: int, folder: str,
+                 all_started: Any) -> None:  # fmt: skip
     """What a process of `launch` does: meet the others, call `fn`, leave its result in a file."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True",
     }  # fmt: skip
     torch.set_num_threads(1)
+    all_started.wait(60)  # seconds: it is there at once, unless whoever starts us has ended
     join()
     result = fn(*args)
     try:

@@ -15,6 +15,7 @@ import matplotlib
 import pandas as pd
 import pytest
 import torch
+import torch.multiprocessing as mp
 import torchmetrics
 from matplotlib import pyplot as plt
 from torch import nn
@@ -924,6 +925,29 @@ class InBatch(Callback):
     def before_backward(self, learn):
         if learn.iter == 2 and learn.ranks.rank == self.rank:
             self.action(learn)
+
+
+def test_nobody_speaks_before_all_processes_are_started(monkeypatch):
+    """A fork of a process of which a thread is answering inherits its locks, and may wait for them forever."""
+    stores, asked = [], []
+
+    class Store(torch.distributed.TCPStore):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            stores.append(self)
+
+    def start(*args, start=mp.start_processes, **options):
+        processes = start(*args, **options)
+        time.sleep(0.5)
+        asked.append(stores[0].num_keys())
+        return processes
+
+    monkeypatch.setattr(torch.distributed, "TCPStore", Store)
+    monkeypatch.setattr(mp, "start_processes", start)
+    before = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False).num_keys()
+    stores.clear()
+    assert launch(lambda: join().rank) == [0, 1] and asked == [before]
+    stores.clear()  # and with it the store's thread, before another test forks
 
 
 def test_an_error_on_one_rank_ends_all():
