@@ -49,6 +49,7 @@ def small_and_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("WARMSTART_NB_SMALL", "1")
     monkeypatch.setenv("WARMSTART_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore:This CPU has no")  # bfloat16, on some
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import warnings
 
+import pytest
 import torch
 from torch import nn
 from warmstart.text.dropouts import EmbeddingDropout, RNNDropout, WeightDropLSTM, _in_one_piece
@@ -100,7 +101,12 @@ def test_it_warns_of_nothing():
 
 
 def test_half_precision_goes_through_the_kernel():
-    ours, _ = lstm_pair(0.5)
+    ours, plain = lstm_pair(0.5)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            plain(torch.randn(2, 4, 3))
+    except RuntimeError as error:
+        pytest.skip(f"PyTorch's own LSTM does not either on this CPU: {error}")
     with torch.autocast("cpu", torch.bfloat16):
         output, state = ours(torch.randn(2, 4, 3))
         again, _ = ours(torch.randn(2, 4, 3), state)
