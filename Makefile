@@ -17,7 +17,7 @@ demo: $(VENV)/demo.stamp  ## fine-tune a pretrained network on real handwritten 
 	$(BIN)/python nbs/digits_demo.py
 
 test: $(VENV)/dev.stamp  ## run all tests, a process on each core, with coverage
-	$(BIN)/python -m pytest -n logical --dist loadgroup --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/dev.stamp  ## check style and format
 	$(BIN)/ruff check .

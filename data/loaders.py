@@ -117,15 +117,22 @@ def make_loader(dataset: Dataset | ForeignDataset, bs: int, num_workers: int, de
         pin_memory=device.type == "cuda",
         persistent_workers=keep_workers and num_workers > 0,
         multiprocessing_context="fork" if num_workers and CAN_FORK else None,
-        worker_init_fn=_ignore_sigusr1,
+        worker_init_fn=_begin_worker,
         generator=torch.Generator().manual_seed(dataset.seed),  # so that starting workers leaves the global one alone
     )
 
 
-def _ignore_sigusr1(worker: int) -> None:
-    """A cluster may send it to all processes of a job: the main one heeds it, and still needs its workers for that."""
+def _begin_worker(worker: int) -> None:
+    """What a worker does first.
+
+    A cluster may send SIGUSR1 to all processes of a job: the main one heeds it, and still needs its workers for that.
+    From here on torch ends a worker whose parent is gone, and would wait for ever for one that is gone already.
+    """
     if hasattr(signal, "SIGUSR1"):  # not on Windows
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if CAN_FORK and parent is not None and parent.pid != os.getppid():
+        raise SystemExit(1)
 
 
 class DeviceLoader:

@@ -1,7 +1,6 @@
 """All tests run on one thread: the networks are small, and more threads only wait for each other on shared cores.
 
-Each core has a process of pytest-xdist instead. A file's tests stay together, as they share what is slow to make; the
-lessons share nothing.
+Each core has a process of pytest-xdist instead, which runs whole files, as their tests share what is slow to make.
 """
 
 import os
@@ -13,13 +12,6 @@ import torch
 
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.path.parent.name != "nbs":
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 @pytest.fixture

@@ -55,9 +55,7 @@ class AWD_LSTM(nn.Module):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         output, after = self.embedding(x), []
         for dropout, rnn, before in zip(self.dropouts, self.rnns, state or [None] * len(self.rnns), strict=True):
-            hx = (
-                None if before is None else tuple(t[None].type_as(output) for t in before)
-            )  # it may be in half precision
+            hx = before and tuple(t[None].type_as(output) for t in before)  # the state may be in half precision
             output, (h, c) = rnn(dropout(output), hx)
             after.append((h[0], c[0]))
         return output, after

@@ -6,6 +6,8 @@
 Merity, Keskar, Socher 2017, "Regularizing and optimizing LSTM language models", arXiv:1708.02182.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,7 +60,8 @@ class WeightDropLSTM(nn.LSTM):
     """One LSTM layer that drops weights from hidden state to hidden state (DropConnect), the same for a whole sequence.
 
     `(bs, seq, n_in)` to `(bs, seq, n_out)`. It is computed by the same fused kernel as `nn.LSTM`; cuDNN's gets all
-    weights in one piece of memory, as it wants them.
+    weights in one piece of memory, as it wants them. Within autocast to a dtype for which this CPU has no such kernel
+    it stays with float32, where `nn.LSTM` raises an error.
     """
 
     weight_ih_l0: Tensor
@@ -74,6 +77,12 @@ class WeightDropLSTM(nn.LSTM):
         return f"{super().extra_repr()}, weight_p={self.weight_p}"
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        if _must_stay_with_float32(input.device.type):
+            with torch.autocast("cpu", enabled=False):
+                return self._forward(input.float(), None if hx is None else (hx[0].float(), hx[1].float()))
+        return self._forward(input, hx)
+
+    def _forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         if not self.training or not self.weight_p:
             return super().forward(input, hx)
         if hx is None:
@@ -93,3 +102,20 @@ def _in_one_piece(weights: list[Tensor]) -> list[Tensor]:
     """The same weights one after the other in memory."""
     parts = torch.cat([w.flatten() for w in weights]).split([w.numel() for w in weights])
     return [part.view_as(w) for part, w in zip(parts, weights, strict=True)]
+
+
+def _must_stay_with_float32(device: str) -> bool:
+    return device == "cpu" and torch.is_autocast_enabled("cpu") and not _has_kernel(torch.get_autocast_dtype("cpu"))
+
+
+@lru_cache
+def _has_kernel(dtype: torch.dtype) -> bool:
+    """Whether this CPU has an LSTM for `dtype`, found by asking it for the smallest one."""
+    zeros, state = torch.zeros(4, 1), torch.zeros(1, 1, 1)
+    weights = [zeros, zeros, zeros[:, 0], zeros[:, 0]]
+    try:
+        with torch.autocast("cpu", dtype):
+            torch.lstm(state, [state, state], weights, True, 1, 0.0, False, False, True)
+    except RuntimeError:
+        return False
+    return True

@@ -9,13 +9,16 @@ import warmstart
 SCRIPT = Path(warmstart.__file__).parent / "benchmarks/kill_test.py"
 
 
-def test_runs_that_are_killed_end_with_the_weights_of_the_undisturbed_one():
-    done = subprocess.run([sys.executable, SCRIPT, "3"], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    for workers, line in zip((0, 2), done.stdout.splitlines(), strict=True):
-        assert line.startswith(f"workers {workers}: 3 of 3 runs ended with the weights of the undisturbed one, after")
+def test_runs_that_are_killed_end_with_the_weights_of_the_undisturbed_one(tmp_path):
+    output = tmp_path / "output"  # a pipe would be read until the last worker that outlives its process for a moment
+    with output.open("w") as file:
+        subprocess.run([sys.executable, SCRIPT, "2"], stdout=file, stderr=subprocess.STDOUT, timeout=300, check=False)
+    lines = output.read_text().splitlines()
+    assert len(lines) == 2, lines
+    for workers, line in zip((0, 2), lines, strict=True):
+        assert line.startswith(f"workers {workers}: 2 of 2 runs ended with the weights of the undisturbed one, after")
         n_kills, in_writes = numbers(line)
-        assert n_kills >= 3 and in_writes <= n_kills  # whether one is within a write is chance, and known for 50 runs
+        assert n_kills >= 2 and in_writes <= n_kills  # whether one is within a write is chance, and known for 50 runs
 
 
 def numbers(line):

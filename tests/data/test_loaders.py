@@ -1,13 +1,17 @@
 import gc
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
+from textwrap import dedent
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset, WeightedRandomSampler
 from torchvision.transforms import v2
 from warmstart.data import Block, Dataset, DeviceLoader, ItemError, RegressionBlock, Transform
-from warmstart.data.loaders import EpochSampler, default_workers, make_loader
+from warmstart.data.loaders import CAN_FORK, EpochSampler, default_workers, make_loader
 from warmstart.data.transforms import as_transforms
 
 cpu = torch.device("cpu")
@@ -383,3 +387,21 @@ def test_batch_transforms_get_the_values_typed_and_give_plain_tensors():
     dl = DeviceLoader(make_loader(ds, 1, 0, cpu), cpu, as_transforms(lambda v: seen.append(type(v)) or v), ds.blocks)
     (batch,) = dl
     assert seen == [torch.Tensor] and isinstance(batch, tuple) and type(batch[0]) is torch.Tensor
+
+
+@pytest.mark.skipif(not CAN_FORK, reason="where processes are forked")
+def test_workers_that_begin_when_their_process_is_killed_end_too():
+    beginning = """
+        import os, signal, time, torch
+        from warmstart.data import Dataset, RegressionBlock
+        from warmstart.data.loaders import make_loader
+
+        main = os.getpid()
+        dl = make_loader(Dataset([1, 2, 3, 4], [RegressionBlock()], [None], training=True), 2, 2, torch.device("cpu"))
+        torch.set_num_threads = lambda n: time.sleep(0.2)  # the first that a worker does: its process is gone by then
+        iter(dl)
+        os.kill(main, signal.SIGKILL)
+    """
+    process = subprocess.Popen([sys.executable, "-c", dedent(beginning)], stdout=subprocess.PIPE)
+    process.communicate(timeout=60)  # until the last process that could write there has ended
+    assert process.returncode == -signal.SIGKILL

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from warmstart.text import dropouts
 from warmstart.text.dropouts import EmbeddingDropout, RNNDropout, WeightDropLSTM, _in_one_piece
 
 torch.set_num_threads(1)
@@ -100,16 +101,27 @@ def test_it_warns_of_nothing():
     assert caught == []
 
 
-def test_half_precision_goes_through_the_kernel():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_goes_through_the_kernel_where_the_processor_has_one(dtype):
     ours, plain = lstm_pair(0.5)
-    try:
-        with torch.autocast("cpu", torch.bfloat16):
-            plain(torch.randn(2, 4, 3))
-    except RuntimeError as error:
-        pytest.skip(f"PyTorch's own LSTM does not either on this CPU: {error}")
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         output, state = ours(torch.randn(2, 4, 3))
         again, _ = ours(torch.randn(2, 4, 3), state)
-    assert output.dtype == again.dtype == torch.bfloat16
+        try:
+            expected = plain(torch.randn(2, 4, 3))[0].dtype
+        except RuntimeError:  # PyTorch's own would need it
+            expected = torch.float32
+    assert output.dtype == again.dtype == expected
     again.float().sum().backward()
     assert ours.weight_hh_l0.grad.dtype == torch.float32
+
+
+def test_without_a_kernel_for_half_precision_it_computes_in_float32(monkeypatch):
+    monkeypatch.setattr(dropouts, "_has_kernel", lambda dtype: False)
+    ours, plain = lstm_pair(0.0)
+    x = torch.randn(2, 4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, state = ours(x)
+        again, _ = ours(x.bfloat16(), tuple(s.bfloat16() for s in state))
+    torch.testing.assert_close(output, plain(x)[0])
+    assert again.dtype == torch.float32

