@@ -247,7 +247,8 @@ def _no_label(item: Any) -> Any:
 def _assemble(data: DataBunch, model: nn.Module, loss: Callable, splitter: Callable, spec: Any) -> Any:
     from .learner import Learner  # which imports this module
 
-    kind = getattr(spec, "learner", Learner)  # a recipe may have one of its own
+    own = getattr(model if spec is None else spec, "learner", None)  # a recipe or a system may have one of its own
+    kind = own if isinstance(own, type) and issubclass(own, Learner) else Learner
     learn = kind(data, model, loss, splitter=splitter, model_spec=spec)
     learn.model.eval()
     return learn

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ class CycleGAN(nn.Module):
     """
 
     automatic_optimization = False
+    learner: ClassVar[type]  # what an exported file is loaded as
 
     def __init__(self, to_b: nn.Module, to_a: nn.Module, critic_a: nn.Module, critic_b: nn.Module,
                  loss: GANLoss | None = None, cycle_weight: float = 10.0, identity_weight: float = 5.0,
@@ -185,3 +186,6 @@ class CycleGANLearner(Learner):
             images = [sample[side] for row in rows for side in (0, 1) for sample in row]
             titles = [*NAMES, *[""] * (len(images) - len(NAMES))]
             show_images(images, nrows=len(a), titles=titles)
+
+
+CycleGAN.learner = CycleGANLearner

@@ -137,6 +137,8 @@ class GANLearner(Learner):
         if isinstance(blocks[0], NoiseBlock) and len(blocks) == 1:
             return [(noise.to(self.data.device),) for noise in blocks[0].noise(n, seed).split(bs)]
         items = self.data.valid_ds.items
+        if not len(items):
+            raise ValueError("What it makes images of has to be given: learn.predict(item), or data, learn.data = ….")
         order = torch.randperm(len(items), generator=torch.Generator().manual_seed(seed)).tolist()
         return list(self.data.test_dl(take(items, [order[i % len(order)] for i in range(n)])))
 
@@ -155,6 +157,9 @@ class GANLearner(Learner):
             "lr_find looks where a loss falls fastest, and those of a GAN play against each other: they do not fall as "
             "it learns. Begin with the rates of its recipe, and look at samples: cbs=GANSamples()."
         )
+
+
+GAN.learner = GANLearner
 
 
 def _splitter(learn: Learner) -> Callable:

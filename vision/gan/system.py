@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ class GAN(nn.Module):
     """
 
     automatic_optimization = False
+    learner: ClassVar[type]  # what an exported file is loaded as
 
     def __init__(self, generator: nn.Module, critic: nn.Module, loss: GANLoss,
                  penalty: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None, clip: float | None = None,

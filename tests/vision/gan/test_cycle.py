@@ -182,6 +182,7 @@ def test_an_exported_learner_turns_photos(folders, tmp_path):
     photo = folders / "a/00.png"
     learn.path = tmp_path
     other = load_learner(learn.export("cycle.pt"), custom={"CycleGAN": learner_of(folders).model})
+    assert isinstance(other, CycleGANLearner)
     assert torch.equal(torch.as_tensor(other.predict(photo)[0]), torch.as_tensor(learn.predict(photo)[0]))
 
 

@@ -96,7 +96,7 @@ def test_wgan_gp_lowers_the_slope_of_a_steep_critic(data, networks):
     assert learn.model.penalty(learn.model.critic, real, real).item() < before / 5
 
 
-def test_a_learner_of_images_and_one_of_criticism_train_together(data):
+def test_a_learner_of_images_and_one_of_criticism_train_together(data, tmp_path):
     """A generator that brightens dark images, and a critic that has seen both kinds before."""
     set_seed(0)
     images = list(data.train_ds.items)
@@ -121,6 +121,11 @@ def test_a_learner_of_images_and_one_of_criticism_train_together(data):
     assert learn.predict(images[0]).decoded.shape == (1, 16, 16) and learn.sample(3).shape == (3, 1, 16, 16)
     learn.show_results()
     plt.close("all")
+    custom = {"GAN": learn.model, "dark": dark, "bright": bright}
+    loaded = load_learner(learn.export(tmp_path / "brighter.pt"), custom=custom)
+    torch.testing.assert_close(loaded.predict(images[0]).decoded, learn.predict(images[0]).decoded)
+    with pytest.raises(ValueError, match=r"has to be given: learn.predict\(item\)"):
+        loaded.sample(3)
 
 
 def dark(image):
@@ -304,6 +309,7 @@ def test_summary_and_files(learner, tmp_path):
     learn.export()
     loaded = load_learner(tmp_path / "export.pt", custom={"GAN": learner().model})
     torch.testing.assert_close(loaded.predict(None).decoded, learn.predict(None).decoded)
+    torch.testing.assert_close(loaded.sample(3), learn.sample(3), rtol=0, atol=0)
 
 
 def test_a_patch_critic_takes_real_photos_size():
