@@ -27,6 +27,8 @@ from .samples import draw, map_type, rewrap
 
 __all__ = ["Colour", "Geometry", "Lighting", "aug_transforms"]
 
+N_NUMBERS = 14  # that are drawn for the geometry of an image
+
 
 def aug_transforms(
     mult: float = 1.0,
@@ -178,18 +180,18 @@ class Geometry(Transform):
             return sample
         if rand is None or not self._is_random:
             return sample if self.size is None else map_type(TVTensor, self._resize, sample)
+        if self._only_mirrors:
+            which = self._way(*draw(rand, N_NUMBERS, self.batch)[:2]).nonzero()[:, 0]
+            return map_type(TVTensor, lambda value: _mirror(value, which), sample)
         height, width = get_size(images)
         matrix = self.homography(rand, width / height)
-        if self._only_mirrors:
-            which = (matrix[:, 0, 0] < 0).nonzero()[:, 0]
-            return map_type(TVTensor, lambda value: _mirror(value, which), sample)
         back = matrix.double().inverse().float() if any(isinstance(value, POSITIONS) for value in sample) else matrix
         matrix, back = (m.to(images.device, non_blocking=True) for m in (matrix, back))
         return map_type(TVTensor, lambda value: self._warp(value, matrix, back), sample)
 
     def homography(self, rand: Randomness, aspect: float) -> Tensor:
         """The changes drawn for images of that width / height, to `warp` them: `(bs, 3, 3)` float32 on the CPU."""
-        flips, way, rotates, angle, zooms, factor, x, y, *others = draw(rand, 14, self.batch)
+        flips, way, rotates, angle, zooms, factor, x, y, *others = draw(rand, N_NUMBERS, self.batch)
         warps, warp_x, warp_y, area, left, top = others
 
         p_rotate, p_zoom, p_warp = self._probabilities
