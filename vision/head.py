@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AdaptiveConcatPool2d", "create_head"]
+__all__ = ["AdaptiveConcatPool2d", "create_head", "to_range"]
 
 
 class AdaptiveConcatPool2d(nn.Module):
@@ -32,15 +32,17 @@ def create_head(
     concat_pool: bool = True,
     *,
     pool: bool = True,
+    y_range: Sequence[float] | None = None,
 ) -> nn.Sequential:
     """fast.ai's head: pooling, then batch norm, dropout and a linear layer for each size, with ReLU in between.
 
     Takes a map (bs, `nf`, h, w), or with `pool=False` features (bs, `nf`), and returns (bs, `n_out`). `lin_ftrs` are
     the sizes of the hidden layers, 512 by default; an empty list gives a single linear layer. `ps` is the dropout
-    before the last layer, half of it before the others, or a list with one for each. Weights start as in He et al.
-    (2015, arXiv:1502.01852), biases at zero.
+    before the last layer, half of it before the others, or a list with one for each. With `y_range=(low, high)` a
+    sigmoid brings the outputs between these two. Weights start as in He et al. (2015, arXiv:1502.01852), biases at
+    zero.
 
-    Raises ValueError for sizes below 1, dropout outside 0–1 and lists of different lengths.
+    Raises ValueError for sizes below 1, dropout outside 0–1, lists of different lengths and a `y_range` that is none.
     """
     hidden = [512] if lin_ftrs is None else list(lin_ftrs)
     n_pooled = 2 * nf if pool and concat_pool else nf
@@ -54,7 +56,27 @@ def create_head(
         nn.init.zeros_(linear.bias)
         relu = [nn.ReLU(inplace=True)] if i < len(hidden) else []
         layers += [nn.BatchNorm1d(sizes[i]), nn.Dropout(p), linear, *relu]
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers, *to_range(y_range))
+
+
+def to_range(y_range: Sequence[float] | None) -> list[nn.Module]:
+    """The layers that bring numbers between the two of `y_range`: none for None. Raises ValueError for no range."""
+    if y_range is None:
+        return []
+    if len(y_range) != 2 or not y_range[0] < y_range[1]:
+        raise ValueError(f"y_range is the lowest and the highest output, such as (0, 1), not {y_range!r}.")
+    return [SigmoidRange(*y_range)]
+
+
+class SigmoidRange(nn.Module):
+    """Numbers between `low` and `high`."""
+
+    def __init__(self, low: float, high: float):
+        super().__init__()
+        self.low, self.high = low, high
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sigmoid() * (self.high - self.low) + self.low
 
 
 def _pooling(concat_pool: bool) -> list[nn.Module]:

@@ -26,7 +26,8 @@ def vision_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained:
                    lin_ftrs: Sequence[int] | None = None, loss_func: Callable | None = None, opt_func: Callable = AdamW,
                    lr: float = 1e-3, cbs: Callback | Iterable[Callback] | None = None, wd: float | None = None,
                    path: str | Path | None = None, wd_bn_bias: bool = True,
-                   bn_freeze: bool = True, train_bn: bool = False) -> Learner:  # fmt: skip
+                   bn_freeze: bool = True, train_bn: bool = False,
+                   y_range: Sequence[float] | None = None) -> Learner:  # fmt: skip
     """A Learner of the body of `arch` and a new head for the data's classes; pretrained bodies start frozen.
 
         learn = vision_learner(data, resnet34, metrics=accuracy)
@@ -36,16 +37,16 @@ def vision_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained:
     an `nn.Module`. Images from a `DataBlock` are normalised by the statistics that come with its weights, unless the
     data has a `Normalize` of its own. The first layer takes as many channels as the data's images have (`n_in` where
     the data does not say); `n_out` defaults to `data.c`. `cut` says where the body ends (a child's number, or
-    `model -> body`); `concat_pool, ps, lin_ftrs` shape the head (see `create_head`), `custom_head` replaces it;
-    `splitter(model)` replaces the architecture's layer groups. With `bn_freeze` a pretrained body keeps the statistics
-    of its BatchNorm layers (see `BnFreeze`), whose weights train; switch it off for much data unlike photos. While the
-    body is frozen it needs no backward pass; with `train_bn`, fast.ai's way, the weights of its BatchNorm layers train
-    then, too.
+    `model -> body`); `concat_pool, ps, lin_ftrs, y_range` shape the head (see `create_head`), which `custom_head`
+    replaces; `splitter(model)` replaces the architecture's layer groups. With `bn_freeze` a pretrained body keeps the
+    statistics of its BatchNorm layers (see `BnFreeze`), whose weights train; switch it off for much data unlike photos.
+    While the body is frozen it needs no backward pass; with `train_bn`, fast.ai's way, the weights of its BatchNorm
+    layers train then, too.
     """
     arch, n_in = as_architecture(arch), channels_of(data, n_in)
     n_out = data.c if n_out is None and custom_head is None else n_out
     expected = for_channels(arch.normalisation, n_in)
-    spec = VisionModel(arch, n_out, n_in, cut, lin_ftrs, ps, concat_pool, custom_head, expected)
+    spec = VisionModel(arch, n_out, n_in, cut, lin_ftrs, ps, concat_pool, custom_head, expected, y_range)
     if pretrained:
         spec.prepare(data)  # warns where the data is normalised in another way
     spec.normalisation = given_stats(data) or expected

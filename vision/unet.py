@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from .attention import SelfAttention
+from .head import to_range
 from .skips import Skip, Skips, find_skips
 from .upsampling import pixel_shuffle_icnr, resized_to
 
@@ -46,7 +47,7 @@ class DynamicUnet(nn.Module):
                  blur_final: bool = True, self_attention: bool = False, y_range: Sequence[float] | None = None,
                  last_cross: bool = True, bottle: bool = False, norm: Norm = "batch", n_in: int = 3):  # fmt: skip
         super().__init__()
-        _check_options(n_out, y_range, norm)
+        _check_options(n_out, norm)
         found = find_skips(body, n_in, size)
         self.skips, self.body = found.skips, body
         for skip in found.skips:
@@ -98,7 +99,7 @@ class Decoder(nn.Module):
         self.n_cross = n_cross
         n += n_cross
         last = [ResidualConvs(n, n // 2 if bottle else n, norm), conv_layer(n, n_out, 1, act=False)]
-        self.last = nn.Sequential(*last, *([SigmoidRange(*y_range)] if y_range else []))
+        self.last = nn.Sequential(*last, *to_range(y_range))
 
     def forward(self, image: Tensor, deepest: Tensor, maps: list[Tensor]) -> Tensor:
         x = self.middle(deepest)
@@ -143,17 +144,6 @@ class ResidualConvs(nn.Module):
         return x + self.convs(x)
 
 
-class SigmoidRange(nn.Module):
-    """Numbers between `low` and `high`."""
-
-    def __init__(self, low: float, high: float):
-        super().__init__()
-        self.low, self.high = low, high
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.sigmoid() * (self.high - self.low) + self.low
-
-
 def conv_layer(n_in: int, n_out: int, size: int = 3, norm: Norm = None, act: bool = True) -> nn.Sequential:
     """Convolution, started as in He et al. 2015, batch norm if that is the `norm`, and ReLU."""
     conv = nn.Conv2d(n_in, n_out, size, padding=size // 2, bias=norm != "batch")
@@ -174,10 +164,8 @@ def _channels_first(value: Tensor, skip: Skip) -> Tensor:
     return value.permute(0, 3, 1, 2) if skip.channels_last else value
 
 
-def _check_options(n_out: int, y_range: Sequence[float] | None, norm: Norm) -> None:
+def _check_options(n_out: int, norm: Norm) -> None:
     if n_out < 1:
         raise ValueError(f"n_out={n_out}: a U-Net has at least one output for each pixel.")
-    if y_range is not None and not (len(y_range) == 2 and y_range[0] < y_range[1]):
-        raise ValueError(f"y_range is the lowest and the highest output, such as (0, 1), not {y_range!r}.")
     if norm not in ("batch", "weight", None):
         raise ValueError(f"norm is 'batch', 'weight' or None, not {norm!r}.")

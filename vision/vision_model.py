@@ -37,11 +37,14 @@ class VisionModel(Portable):
     concat_pool: bool = True
     custom_head: Any = None
     normalisation: Stats | None = None
+    y_range: Sequence[float] | None = None
 
     def __post_init__(self):
         self.arch = as_architecture(self.arch)
         if self.n_out is None and self.custom_head is None:
             raise ValueError("n_out=None: the number of outputs may be left open with a custom_head only.")
+        if self.y_range is not None and self.custom_head is not None:
+            raise ValueError("y_range is of the head that custom_head replaces: let that end within the range.")
 
     def build(self, pretrained: bool = False) -> nn.Sequential:
         """`nn.Sequential(body, head)`: (bs, n_in, h, w) to (bs, n_out). Only the body is ever pretrained.
@@ -56,7 +59,8 @@ class VisionModel(Portable):
             return self.custom_head if isinstance(self.custom_head, nn.Module) else self.custom_head()
         nf, *spatial = output_shape(body, self.n_in)
         n_out = cast(int, self.n_out)
-        return create_head(nf, n_out, self.lin_ftrs, self.ps, self.concat_pool, pool=bool(spatial))
+        head = self.lin_ftrs, self.ps, self.concat_pool
+        return create_head(nf, n_out, *head, pool=bool(spatial), y_range=self.y_range)
 
     def body(self, model: nn.Sequential) -> nn.Module:
         """The part of the model that may be pretrained."""

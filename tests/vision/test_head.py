@@ -74,3 +74,16 @@ def test_wrong_dropout_is_an_error_that_says_how_many_are_needed(ps):
 def test_sizes_below_one_are_an_error(sizes):
     with pytest.raises(ValueError, match="at least 1"):
         create_head(**sizes)
+
+
+def test_outputs_are_within_y_range_and_begin_in_its_middle():
+    head = create_head(8, 3, y_range=(-1, 3)).eval()
+    outputs = head(100 * torch.randn(64, 8, 4, 4))
+    assert -1 <= outputs.min() < -0.9 and 2.9 < outputs.max() <= 3
+    assert (head(torch.zeros(1, 8, 4, 4)) == 1).all()
+
+
+@pytest.mark.parametrize("y_range", [(1, 0), (1, 1), (1,), (float("nan"), 1)])
+def test_a_range_goes_from_the_lowest_to_the_highest_output(y_range):
+    with pytest.raises(ValueError, match="y_range is the lowest and the highest output"):
+        create_head(8, 3, y_range=y_range)

@@ -100,6 +100,7 @@ MODELS = {
     "own, cut by a function": ({"arch": tiny, "cut": first_two}, {"tiny": tiny, "first_two": first_two}),
     "own head": ({"arch": tiny, "custom_head": OwnHead()}, {"tiny": tiny, "OwnHead": OwnHead}),
     "own splitter": ({"arch": tiny, "splitter": halves}, {"tiny": tiny, "halves": halves}),
+    "outputs within a range": ({"arch": tiny, "y_range": (0, 9)}, {"tiny": tiny}),
     "more outputs": ({"arch": tiny, "n_out": 7}, {"tiny": tiny}),
 }  # fmt: skip
 
@@ -137,6 +138,8 @@ def test_a_custom_head_needs_no_number_of_outputs(photos):
     assert learn.get_preds()[0].shape == (8, 2)
     with pytest.raises(AttributeError, match="n_out="):
         vision_learner(data, tiny, pretrained=False, loss_func=CrossEntropyLoss())
+    with pytest.raises(ValueError, match="y_range is of the head that custom_head replaces"):
+        vision_learner(data, tiny, pretrained=False, custom_head=OwnHead(), y_range=(0, 1))
 
 
 def test_a_head_of_torchs_own_layers_is_handed_in_as_a_function(data, photos, tmp_path):

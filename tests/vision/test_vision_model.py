@@ -29,7 +29,7 @@ def without_pool(network: nn.Module) -> nn.Module:
 DESCRIPTIONS = {
     "torchvision": VisionModel(torchvision.models.resnet18, n_out=3, n_in=4, lin_ftrs=[20, 10], ps=[0.1, 0.2, 0.3]),
     "transformer": VisionModel(torchvision.models.vit_b_32, n_out=3),
-    "ours": VisionModel(efficientnet_lite0, n_out=2, concat_pool=False, cut=1),
+    "ours": VisionModel(efficientnet_lite0, n_out=2, concat_pool=False, cut=1, y_range=(0, 9)),
     "custom": VisionModel(tiny_network, n_out=2, cut=without_pool),
 }
 CUSTOM = {"tiny_network": tiny_network, "without_pool": without_pool}
