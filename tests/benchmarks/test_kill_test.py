@@ -18,7 +18,7 @@ def test_runs_that_are_killed_end_with_the_weights_of_the_undisturbed_one(tmp_pa
     for workers, line in zip((0, 2), lines, strict=True):
         assert line.startswith(f"workers {workers}: 2 of 2 runs ended with the weights of the undisturbed one, after")
         n_kills, in_writes = numbers(line)
-        assert n_kills >= 2 and in_writes <= n_kills  # whether one is within a write is chance, and known for 50 runs
+        assert n_kills >= 1 and in_writes <= n_kills  # the first comes early; the others, and what they hit, are chance
 
 
 def numbers(line):
