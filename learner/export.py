@@ -116,7 +116,8 @@ def load_learner(fname: str | Path, device: torch.device | str = "cpu", custom: 
 
     `custom` hands in what was your own by name: functions, objects or their classes, and for a model its class (called
     without arguments), a function that makes one, or an instance. The functions that read labels and split the model
-    into layer groups may be left out: prediction does without. Nothing in the file is ever run.
+    into layer groups may be left out: prediction does without. Nothing in the file is ever run. A model's class, or the
+    recipe that described it, may name a class of learner of its own: `learner = GANLearner`.
 
     Raises FileNotFoundError; FileError for a file that is damaged, not an export, or of another version; KeyError that
     lists the names missing from `custom`.

@@ -110,12 +110,12 @@ def _must_stay_with_float32(device: str) -> bool:
 
 @lru_cache
 def _has_kernel(dtype: torch.dtype) -> bool:
-    """Whether this CPU has an LSTM for `dtype`, found by asking it for the smallest one."""
+    """Whether this CPU trains an LSTM in `dtype`, found by asking it for the smallest one."""
     zeros, state = torch.zeros(4, 1), torch.zeros(1, 1, 1)
     weights = [zeros, zeros, zeros[:, 0], zeros[:, 0]]
     try:
         with torch.autocast("cpu", dtype):
-            torch.lstm(state, [state, state], weights, True, 1, 0.0, False, False, True)
+            torch.lstm(state, [state, state], weights, True, 1, 0.0, True, False, True)
     except RuntimeError:
         return False
     return True

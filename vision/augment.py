@@ -27,8 +27,6 @@ from .samples import draw, map_type, rewrap
 
 __all__ = ["Colour", "Geometry", "Lighting", "aug_transforms"]
 
-N_NUMBERS = 14  # that are drawn for the geometry of an image
-
 
 def aug_transforms(
     mult: float = 1.0,
@@ -181,7 +179,7 @@ class Geometry(Transform):
         if rand is None or not self._is_random:
             return sample if self.size is None else map_type(TVTensor, self._resize, sample)
         if self._only_mirrors:
-            which = self._way(*draw(rand, N_NUMBERS, self.batch)[:2]).nonzero()[:, 0]
+            which = self._way(*draw(rand, 2, self.batch)).nonzero()[:, 0]
             return map_type(TVTensor, lambda value: _mirror(value, which), sample)
         height, width = get_size(images)
         matrix = self.homography(rand, width / height)
@@ -191,7 +189,7 @@ class Geometry(Transform):
 
     def homography(self, rand: Randomness, aspect: float) -> Tensor:
         """The changes drawn for images of that width / height, to `warp` them: `(bs, 3, 3)` float32 on the CPU."""
-        flips, way, rotates, angle, zooms, factor, x, y, *others = draw(rand, N_NUMBERS, self.batch)
+        flips, way, rotates, angle, zooms, factor, x, y, *others = draw(rand, 14, self.batch)
         warps, warp_x, warp_y, area, left, top = others
 
         p_rotate, p_zoom, p_warp = self._probabilities

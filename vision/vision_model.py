@@ -59,8 +59,9 @@ class VisionModel(Portable):
             return self.custom_head if isinstance(self.custom_head, nn.Module) else self.custom_head()
         nf, *spatial = output_shape(body, self.n_in)
         n_out = cast(int, self.n_out)
-        head = self.lin_ftrs, self.ps, self.concat_pool
-        return create_head(nf, n_out, *head, pool=bool(spatial), y_range=self.y_range)
+        return create_head(
+            nf, n_out, self.lin_ftrs, self.ps, self.concat_pool, pool=bool(spatial), y_range=self.y_range
+        )
 
     def body(self, model: nn.Sequential) -> nn.Module:
         """The part of the model that may be pretrained."""

@@ -12,13 +12,14 @@ SCRIPT = Path(warmstart.__file__).parent / "benchmarks/kill_test.py"
 def test_runs_that_are_killed_end_with_the_weights_of_the_undisturbed_one(tmp_path):
     output = tmp_path / "output"  # a pipe would be read until the last worker that outlives its process for a moment
     with output.open("w") as file:
-        subprocess.run([sys.executable, SCRIPT, "2"], stdout=file, stderr=subprocess.STDOUT, timeout=300, check=False)
-    lines = output.read_text().splitlines()
-    assert len(lines) == 2, lines
+        command = [sys.executable, SCRIPT, "2", "--seed", "1"]  # with it each series begins with an early kill
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=300, check=False)
+    assert done.returncode == 0, output.read_text()
+    lines = [line for line in output.read_text().splitlines() if line.startswith("workers")]
     for workers, line in zip((0, 2), lines, strict=True):
         assert line.startswith(f"workers {workers}: 2 of 2 runs ended with the weights of the undisturbed one, after")
         n_kills, in_writes = numbers(line)
-        assert n_kills >= 1 and in_writes <= n_kills  # the first comes early; the others, and what they hit, are chance
+        assert n_kills >= 1 and in_writes <= n_kills  # the others, and what they hit, are chance
 
 
 def numbers(line):

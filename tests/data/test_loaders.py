@@ -396,12 +396,11 @@ def test_workers_that_begin_when_their_process_is_killed_end_too():
         from warmstart.data import Dataset, RegressionBlock
         from warmstart.data.loaders import make_loader
 
-        main = os.getpid()
         dl = make_loader(Dataset([1, 2, 3, 4], [RegressionBlock()], [None], training=True), 2, 2, torch.device("cpu"))
         torch.set_num_threads = lambda n: time.sleep(0.2)  # the first that a worker does: its process is gone by then
         iter(dl)
-        os.kill(main, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
     """
-    process = subprocess.Popen([sys.executable, "-c", dedent(beginning)], stdout=subprocess.PIPE)
-    process.communicate(timeout=60)  # until the last process that could write there has ended
-    assert process.returncode == -signal.SIGKILL
+    command = [sys.executable, "-c", dedent(beginning)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60, check=False)  # its workers hold the pipe, too
+    assert done.returncode == -signal.SIGKILL
