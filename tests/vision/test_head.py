@@ -77,8 +77,9 @@ def test_sizes_below_one_are_an_error(sizes):
 
 
 def test_outputs_are_within_y_range_and_begin_in_its_middle():
+    torch.manual_seed(0)
     head = create_head(8, 3, y_range=(-1, 3)).eval()
-    outputs = head(100 * torch.randn(64, 8, 4, 4))
+    outputs = head(1000 * torch.randn(64, 8, 4, 4))  # so that some are far out on either side
     assert -1 <= outputs.min() < -0.9 and 2.9 < outputs.max() <= 3
     assert (head(torch.zeros(1, 8, 4, 4)) == 1).all()
 
