@@ -7,7 +7,9 @@ sharp; brightness and contrast are one multiplication and one addition. Each ima
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,6 +26,7 @@ from .lighting import Lighting
 from .positions import POSITIONS, mapped, through
 from .resizing import PAD_MODES, Size, flip, height_width, resize
 from .samples import draw, map_type, rewrap
+from .transforms import to_float
 
 __all__ = ["Colour", "Geometry", "Lighting", "aug_transforms"]
 
@@ -89,10 +92,11 @@ def aug_transforms(
 
 @dataclass
 class Geometry(Transform):
-    """Flip, turn, zoom, tilt and resize a batch of float images `(bs, c, h, w)`, in one interpolation.
+    """Flip, turn, zoom, tilt and resize a batch of images `(bs, c, h, w)`, in one interpolation.
 
-    Masks move along by the nearest pixel, points to where their pixels go, also outside; boxes become those around
-    their corners, as far as they are in the image.
+    Images are float, or bytes, which become float32 in [0, 1] unless they are only mirrored: `ToFloat` comes after this
+    step, so that the batch need not be kept as floats before it as well. Masks move along by the nearest pixel, points
+    to where their pixels go, also outside; boxes become those around their corners, as far as they are in the image.
 
     - `size`: of the result, an int or (height, width). It shows the whole image: other proportions are squished.
     - `do_flip`: mirror images, with probability `p_flip`; with `flip_vert`, lay them in one of the eight ways instead.
@@ -108,7 +112,7 @@ class Geometry(Transform):
     Without randomness (validation) images are only resized to `size`, with antialiasing. In training the interpolation
     does not antialias, which shows where a side becomes much shorter; so a side of more than 1.5 times the length it
     needs is brought to 1.25 times first (photos warped from 256 to 128 pixels are then 44 instead of 32 dB from their
-    supersampled truth). Raises TypeError for integer images.
+    supersampled truth). Raises TypeError for images of other integers than bytes.
     """
 
     size: Size | None = None
@@ -128,6 +132,8 @@ class Geometry(Transform):
     p_zoom: float | None = None
     p_warp: float | None = None
 
+    order: ClassVar[int] = -20
+
     def __post_init__(self):
         if self.size is not None:
             height_width(self.size)
@@ -138,10 +144,6 @@ class Geometry(Transform):
         check_range("min_zoom", self.min_zoom, 0 < self.min_zoom <= self.max_zoom, "above 0 and up to max_zoom")
         check_range("max_warp", self.max_warp, 0 <= self.max_warp < 0.5, "a share of a side, 0 or more and below 0.5")
         check_range("min_scale", self.min_scale, 0 < self.min_scale <= 1, "a share of the area, above 0 and up to 1")
-
-    @property
-    def order(self) -> int:  # type: ignore[override]  # bytes are mirrored in a quarter of the time of floats
-        return -20 if self._only_mirrors else 30
 
     @property
     def by_item(self) -> bool:  # type: ignore[override]
@@ -179,7 +181,7 @@ class Geometry(Transform):
         if rand is None or not self._is_random:
             return sample if self.size is None else map_type(TVTensor, self._resize, sample)
         if self._only_mirrors:
-            which = self._way(*draw(rand, 2, self.batch)).nonzero()[:, 0]
+            which = torch.from_numpy(self._way(*draw(rand, 2, self.batch)).nonzero()[0])
             return map_type(TVTensor, lambda value: _mirror(value, which), sample)
         height, width = get_size(images)
         matrix = self.homography(rand, width / height)
@@ -194,21 +196,21 @@ class Geometry(Transform):
 
         p_rotate, p_zoom, p_warp = self._probabilities
 
-        def if_(happens: Tensor, number: Tensor, low: float, high: float, otherwise: float) -> Tensor:
-            return torch.where(happens, low + (high - low) * number, otherwise)
+        def if_(happens: np.ndarray, number: np.ndarray, low: float, high: float, otherwise: float) -> np.ndarray:
+            return np.where(happens, low + (high - low) * number, otherwise)
 
         tilts = [if_(warps < p_warp, number, -self.max_warp, self.max_warp, 0) for number in (warp_x, warp_y)]
         degrees = if_(rotates < p_rotate, angle, -self.max_rotate, self.max_rotate, 0)
         factor = if_(zooms < p_zoom, factor, self.min_zoom, self.max_zoom, 1)
-        window = (self.min_scale + (1 - self.min_scale) * area).rsqrt()
+        window = (self.min_scale + (1 - self.min_scale) * area) ** -0.5
         geometry = perspective(*tilts) @ dihedral(self._way(flips, way), aspect) @ rotation(degrees, aspect)
-        return (geometry @ zoom(factor, 2 * x - 1, 2 * y - 1) @ zoom(window, 2 * left - 1, 2 * top - 1)).float()
+        matrix = geometry @ zoom(factor, 2 * x - 1, 2 * y - 1) @ zoom(window, 2 * left - 1, 2 * top - 1)
+        return torch.from_numpy(matrix).float()
 
-    def _way(self, flips: Tensor, way: Tensor) -> Tensor:
+    def _way(self, flips: np.ndarray, way: np.ndarray) -> np.ndarray:
         """The number, for `dihedral`, of how each image is laid."""
-        if not self.do_flip:
-            return torch.zeros_like(flips, dtype=torch.int64)
-        return torch.where(flips < self.p_flip, (way * 8).long() if self.flip_vert else 1, 0)
+        happens = (flips < self.p_flip) & self.do_flip
+        return np.where(happens, (way * 8).astype(int) if self.flip_vert else 1, 0)
 
     def _warp(self, value: TVTensor, matrix: Tensor, back: Tensor) -> Tensor:
         size = self._size(value)
@@ -217,26 +219,31 @@ class Geometry(Transform):
         pixels = _pixels(value)
         if isinstance(value, tv_tensors.Mask):
             return _wrap(warp(pixels, matrix, size, "nearest", self.pad_mode), value)
-        return _wrap(warp(self._shrink(pixels, size), matrix, size, self.mode, self.pad_mode), value)
+        if (smaller := self._shrunk(pixels, size)) != pixels.shape[-2:]:
+            pixels = _interpolate(to_float(pixels), smaller, self.mode)
+        is_bytes = not pixels.is_floating_point()
+        return _wrap(warp(pixels, matrix, size, self.mode, self.pad_mode, to_float=is_bytes), value)
 
     def _resize(self, value: TVTensor) -> Tensor:
         if isinstance(value, POSITIONS):
             return resize(value, self._size(value))
-        mode = "nearest" if isinstance(value, tv_tensors.Mask) else self.mode
-        return _wrap(_interpolate(_pixels(value), self._size(value), mode), value)
+        pixels, size = _pixels(value), self._size(value)
+        if isinstance(value, tv_tensors.Mask):
+            return _wrap(_interpolate(pixels, size, "nearest"), value)
+        return _wrap(_interpolate(to_float(pixels), size, self.mode), value)
 
     def _size(self, value: TVTensor) -> tuple[int, int]:
         height, width = get_size(value) if self.size is None else height_width(self.size)
         return height, width
 
-    def _shrink(self, pixels: Tensor, size: tuple[int, int]) -> Tensor:
-        """`pixels`, each side brought to 1.25 times what the average window needs if it is beyond 1.5 times that."""
+    def _shrunk(self, pixels: Tensor, size: tuple[int, int]) -> tuple[int, int]:
+        """A size, each side 1.25 times what the average window needs if that of `pixels` is beyond 1.5 times that."""
         window = (1 + math.sqrt(self.min_scale)) / 2
 
         def shrunk(old: int, new: int) -> int:
             return round(1.25 * new / window) if old * window > 1.5 * new else old
 
-        return _interpolate(pixels, (shrunk(pixels.shape[-2], size[0]), shrunk(pixels.shape[-1], size[1])), self.mode)
+        return shrunk(pixels.shape[-2], size[0]), shrunk(pixels.shape[-1], size[1])
 
 
 def _mirror(value: TVTensor, which: Tensor) -> TVTensor:
@@ -253,8 +260,8 @@ def _mirror(value: TVTensor, which: Tensor) -> TVTensor:
 
 
 def _pixels(value: TVTensor) -> Tensor:
-    """A batch of images or masks as `(n, c, h, w)`. Raises TypeError for integer images."""
-    if isinstance(value, tv_tensors.Image):
+    """A batch of images or masks as `(n, c, h, w)`. Raises TypeError for images of other integers than bytes."""
+    if isinstance(value, tv_tensors.Image) and value.dtype != torch.uint8:
         check_float(value, "Geometry")
     pixels = value.as_subclass(Tensor)
     return pixels[:, None] if pixels.ndim == 3 else pixels

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -61,9 +62,10 @@ class Colour(Transform):
     def changes(self, rand: Randomness) -> tuple[Tensor, Tensor]:
         """The factors of saturation and the turns of hue, as shares of the circle: `(bs,)` float64, on the CPU."""
         saturates, saturation, turns, hue = draw(rand, 4, self.batch)
-        saturation = (math.log1p(-self.max_saturation) * (2 * saturation - 1)).exp()
-        hue = self.max_hue * (2 * hue - 1)
-        return torch.where(saturates < self.p_saturation, saturation, 1), torch.where(turns < self.p_hue, hue, 0)
+        saturation = np.exp(math.log1p(-self.max_saturation) * (2 * saturation - 1))
+        saturation = np.where(saturates < self.p_saturation, saturation, 1)
+        hue = np.where(turns < self.p_hue, self.max_hue * (2 * hue - 1), 0)
+        return torch.from_numpy(saturation), torch.from_numpy(hue)
 
 
 def colour_matrix(saturation: Tensor, hue: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from ..data.randomness import Randomness
 from ..data.transforms import Transform
 from .checks import check_float, check_range
-from .samples import draw, map_type, rewrap
+from .samples import map_type, rewrap
 
 __all__ = ["RandomErasing"]
 
@@ -64,7 +64,8 @@ class RandomErasing(Transform):
 
         Where there is nothing to erase, a rectangle is empty.
         """
-        _, _, erases, count, share, *others = draw(rand, 5 + 3 * self.max_count, batch=False)  # two are the noise's
+        numbers = rand.uniform(5 + 3 * self.max_count).double()
+        _, _, erases, count, share, *others = numbers.unbind(1)  # the first two are the noise's
         aspect, y, x = torch.stack(others, 1).unflatten(1, (3, -1)).unbind(1)  # (bs, max_count) each
         count = (1 + count * self.max_count).floor()
         area = height * width * (self.min_area + (self.max_area - self.min_area) * share) / count
@@ -89,7 +90,7 @@ class RandomErasing(Transform):
         if self.value is not None:
             return pixels.masked_fill(erased, self.value)
         std, mean = torch.std_mean(pixels, (-2, -1), correction=0, keepdim=True)
-        return torch.where(erased, mean + std * _noise(pixels, *draw(rand, 2, batch=False)), pixels)
+        return torch.where(erased, mean + std * _noise(pixels, *rand.uniform(2).double().unbind(1)), pixels)
 
 
 def _inside(rectangles: Tensor, height: int, width: int) -> Tensor:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -62,12 +63,11 @@ class Lighting(Transform):
         """The factors of contrast and the additions of brightness drawn, `(bs,)` float32 each, on the CPU."""
         contrasts, contrast, lightens, brightness = draw(rand, 4, self.batch)
         p_contrast, p_brightness = self._probabilities
-        contrast = (math.log1p(-self.max_lighting) * (2 * contrast - 1)).exp()
+        contrast = np.exp(math.log1p(-self.max_lighting) * (2 * contrast - 1))
         brightness = self.max_lighting * (brightness - 0.5)
-        return (
-            torch.where(contrasts < p_contrast, contrast, 1).float(),
-            torch.where(lightens < p_brightness, brightness, 0).float(),
-        )
+        contrast = np.where(contrasts < p_contrast, contrast, 1)
+        brightness = np.where(lightens < p_brightness, brightness, 0)
+        return torch.from_numpy(contrast).float(), torch.from_numpy(brightness).float()
 
 
 def light(images: Tensor, contrast: Tensor, brightness: Tensor) -> Tensor:

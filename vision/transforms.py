@@ -25,7 +25,8 @@ from .checks import check_float, check_option, check_range
 from .resizing import MIDDLE, PAD_MODES, Box, Size, around, height_width, inside, pad, resize, resized_crop, window
 from .samples import map_type, rewrap
 
-__all__ = ["Normalize", "RandomResizedCrop", "Resize", "ToFloat", "imagenet_stats"]
+__all__ = ["Normalize", "RandomResizedCrop", "Resize", "ToFloat", "imagenet_stats",
+           "to_float"]  # fmt: skip
 
 imagenet_stats = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of red, green and blue in [0, 1]
 
@@ -199,12 +200,16 @@ class Normalize(Transform):
 
 
 def _to_float(image: tv_tensors.Image) -> tv_tensors.Image:
-    if image.is_floating_point():
-        return image
-    if image.dtype != torch.uint8:
-        raise TypeError(f"ToFloat knows the range of uint8 images, not of {image.dtype}: give float images in [0, 1].")
-    pixels = image.as_subclass(Tensor).to(torch.float32, memory_format=torch.contiguous_format)
-    return rewrap(pixels.div_(255), image)
+    return image if image.is_floating_point() else rewrap(to_float(image.as_subclass(Tensor)), image)
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """Bytes as contiguous float32 in [0, 1]; floats stay as they are. Raises TypeError for other integers."""
+    if pixels.is_floating_point():
+        return pixels
+    if pixels.dtype != torch.uint8:
+        raise TypeError(f"ToFloat knows the range of uint8 images, not of {pixels.dtype}: give float images in [0, 1].")
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 @functools.lru_cache(maxsize=64)

@@ -38,11 +38,19 @@ def test_pieces_give_what_the_whole_batch_gives_in_any_mixture_of_steps(n, which
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", [(), (3,), (0, 4), (2, 5)])
+def test_pieces_of_any_type_and_shape_become_a_whole(shape, dtype):
+    batch, rand = (torch.zeros(20, 1), torch.randint(9, (20, *shape)).to(dtype)), Randomness(0, 0, list(range(20)))
+    _, result = apply_to_batch([Add([]), Add([])], batch, rand)
+    assert result.dtype == dtype and torch.equal(result, batch[1])
+
+
 def test_only_steps_by_item_see_pieces_and_only_where_several_follow_each_other():
     seen = [[] for _ in range(4)]
     steps = [Add(seen[0]), Add(seen[1]), Add(seen[2], by_item=False), Add(seen[3])]
     apply_to_batch(steps, (torch.zeros(40, 1),), Randomness(0, 0, list(range(40))))
-    assert seen == [[16, 16, 8], [16, 16, 8], [40], [40]]
+    assert seen == [[8] * 5, [8] * 5, [40], [40]]
 
 
 def test_as_many_items_as_there_are_threads_are_in_a_piece_at_least(monkeypatch):

@@ -1,6 +1,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,12 +31,12 @@ def of_items(*items: int, epoch: int = 0) -> Randomness:
     return Randomness(seed=1, epoch=epoch, items=items)
 
 
-def seen(images: Tensor, matrix: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    return warp(images.as_subclass(Tensor), matrix, size or images.shape[-2:])
+def seen(images: Tensor, matrix: np.ndarray, size: tuple[int, int] | None = None) -> Tensor:
+    return warp(images.as_subclass(Tensor), torch.from_numpy(matrix), size or images.shape[-2:])
 
 
-def number(*values: float) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
+def number(*values: float) -> np.ndarray:
+    return np.array(values)
 
 
 def inner(images: Tensor, margin: int = 8) -> Tensor:
@@ -47,9 +48,7 @@ def inner(images: Tensor, margin: int = 8) -> Tensor:
 
 def test_way_1_is_a_horizontal_flip():
     images = photos()
-    torch.testing.assert_close(
-        seen(images, dihedral(torch.tensor([1]), 1)), F.horizontal_flip(images).as_subclass(Tensor)
-    )
+    torch.testing.assert_close(seen(images, dihedral(np.array([1]), 1)), F.horizontal_flip(images).as_subclass(Tensor))
 
 
 @pytest.mark.parametrize("way", range(8))
@@ -58,7 +57,7 @@ def test_the_eight_ways_are_fastais(way):
     expected = expected.flip(-1) if way in (1, 3, 4, 7) else expected
     expected = expected.flip(-2) if way in (2, 4, 5, 7) else expected
     expected = expected.transpose(-1, -2) if way in (3, 5, 6, 7) else expected
-    torch.testing.assert_close(seen(images, dihedral(torch.tensor([way]), 1)), expected)
+    torch.testing.assert_close(seen(images, dihedral(np.array([way]), 1)), expected)
 
 
 @pytest.mark.parametrize("degrees", [10, -25])
@@ -81,8 +80,8 @@ def test_zoom_keeps_its_place_and_enlarges_around_it():
 @pytest.mark.parametrize(("x", "y"), [(0.2, 0), (0, -0.2), (0.1, 0.15)])
 def test_perspective_is_torchvisions_with_the_same_coefficients(x, y):
     images = photos(1, 40, 60)
-    to_pixels = torch.tensor([[30, 0, 30], [0, 20, 20], [0, 0, 1]], dtype=torch.float64)
-    in_pixels = to_pixels @ perspective(number(x), number(y))[0] @ to_pixels.inverse()
+    to_pixels = np.array([[30, 0, 30], [0, 20, 20], [0, 0, 1]])
+    in_pixels = to_pixels @ perspective(number(x), number(y))[0] @ np.linalg.inv(to_pixels)
     coefficients = (in_pixels / in_pixels[2, 2]).flatten()[:8].tolist()
     expected = F.perspective(images, None, None, BILINEAR, coefficients=coefficients)
     torch.testing.assert_close(
@@ -91,9 +90,9 @@ def test_perspective_is_torchvisions_with_the_same_coefficients(x, y):
 
 
 def test_perspective_widens_one_edge_and_narrows_the_other_as_fastais_warp():
-    corners_of_result = number(-1.2, -1, 1.2, -1, -0.8, 1, 0.8, 1).view(4, 2)
-    corners = torch.cat([corners_of_result, torch.ones(4, 1)], 1) @ perspective(number(0), number(0.2))[0].T
-    torch.testing.assert_close(corners[:, :2] / corners[:, 2:], number(-1, -1, 1, -1, -1, 1, 1, 1).view(4, 2))
+    corners_of_result = number(-1.2, -1, 1.2, -1, -0.8, 1, 0.8, 1).reshape(4, 2)
+    corners = np.concatenate([corners_of_result, np.ones((4, 1))], 1) @ perspective(number(0), number(0.2))[0].T
+    np.testing.assert_allclose(corners[:, :2] / corners[:, 2:], number(-1, -1, 1, -1, -1, 1, 1, 1).reshape(4, 2))
 
 
 def test_products_of_matrices_are_changes_made_one_after_the_other():
@@ -108,9 +107,9 @@ def test_products_of_matrices_are_changes_made_one_after_the_other():
 
 @given(st.floats(0.5, 2), st.floats(-180, 180))
 def test_rotation_preserves_distances_in_pixels(aspect, degrees):
-    stretch = torch.diag(number(aspect, 1, 1))
-    in_pixels = (stretch @ rotation(number(degrees), aspect)[0] @ stretch.inverse())[:2, :2]
-    torch.testing.assert_close(in_pixels @ in_pixels.T, torch.eye(2, dtype=torch.float64))
+    stretch = np.diag(number(aspect, 1, 1))
+    in_pixels = (stretch @ rotation(number(degrees), aspect)[0] @ np.linalg.inv(stretch))[:2, :2]
+    np.testing.assert_allclose(in_pixels @ in_pixels.T, np.eye(2), atol=1e-12)
 
 
 # --- a batch
@@ -324,8 +323,27 @@ def test_types_and_precision_are_kept():
 
 def test_integer_images_are_refused():
     for tfm in (Geometry(), Lighting()):
-        with pytest.raises(TypeError, match=r"needs float images in \[0, 1\], not torch.uint8"):
-            tfm((tv_tensors.Image(torch.ones(1, 3, 8, 8, dtype=torch.uint8)),), of_items(0))
+        with pytest.raises(TypeError, match=r"needs float images in \[0, 1\], not torch.int64"):
+            tfm((tv_tensors.Image(torch.ones(1, 3, 8, 8, dtype=torch.int64)),), of_items(0))
+
+
+@pytest.mark.parametrize("size", [None, 48, 30, 10])  # of images of 40 pixels: 10 is far enough below to shrink first
+@pytest.mark.parametrize("training", [True, False])
+def test_bytes_become_the_floats_that_floats_become(size, training):
+    geometry, rand = Geometry(size=size, max_rotate=30), of_items(4, 5, 6) if training else None
+    images = tv_tensors.Image((photos(3) * 255).round().to(torch.uint8))
+    (result,), (expected,) = (geometry((value,), rand) for value in (images, tv_tensors.Image(images / 255)))
+    if size is None and not training:
+        assert result is images
+    else:
+        assert isinstance(result, tv_tensors.Image) and result.dtype == torch.float32
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+
+
+def test_masks_of_bytes_stay_bytes():
+    masks = tv_tensors.Mask(torch.randint(0, 5, (2, 40, 40), dtype=torch.uint8))
+    (result,) = Geometry(size=30)((masks,), of_items(1, 2))
+    assert result.dtype == torch.uint8 and set(result.unique().tolist()) <= {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize(
