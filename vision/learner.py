@@ -39,8 +39,8 @@ def vision_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained:
     the data does not say); `n_out` defaults to `data.c`. `cut` says where the body ends (a child's number, or
     `model -> body`); `concat_pool, ps, lin_ftrs, y_range` shape the head (see `create_head`), which `custom_head`
     replaces; `splitter(model)` replaces the architecture's layer groups. With `bn_freeze` a pretrained body keeps the
-    statistics of its BatchNorm layers (see `BnFreeze`), whose weights train; switch it off for images unlike photos,
-    and for high learning rates of the body. While the body is frozen it needs no backward pass; with `train_bn`,
+    statistics of its BatchNorm layers, whose weights train, in fits at low learning rates (see `BnFreeze`); switch it
+    off for images unlike photos. While the body is frozen it needs no backward pass; with `train_bn`,
     fast.ai's way, the weights of its BatchNorm layers train then, too.
     """
     arch, n_in = as_architecture(arch), channels_of(data, n_in)

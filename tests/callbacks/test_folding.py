@@ -129,7 +129,7 @@ def test_a_fit_with_frozen_statistics_ends_with_the_same_weights(monkeypatch):
         batches = [(torch.randn(8, 3, 9, 9, generator=g), torch.randn(8, 4, generator=g)) for _ in range(4)]
         learn = Learner(DataBunch(batches, batches, device="cpu"), model, MSELoss(), cbs=BnFreeze(model))
         with learn.no_bar(), learn.no_logging():
-            learn.fit(2)
+            learn.fit(2, 1e-4)
         assert all("forward" not in vars(m) for m in model.modules())
         return model.state_dict()
 

@@ -260,7 +260,7 @@ AS_WHOLE_COPIES = {  # with what differs from one process in the same way
     "bfloat16": (net, lambda learn: MixedPrecision(torch.bfloat16)),
     "float16, whose first steps overflow": (net, lambda learn: MixedPrecision(torch.float16)),
     "BatchNorm": (net_with_batchnorm, lambda learn: SWA(0.5)),
-    "BatchNorm that is frozen": (net_with_batchnorm, lambda learn: BnFreeze(learn.model)),
+    "BatchNorm that is frozen": (net_with_batchnorm, lambda learn: BnFreeze(learn.model, max_lr=1)),
 }
 
 

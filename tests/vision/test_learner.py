@@ -342,7 +342,7 @@ def test_a_pretrained_body_keeps_its_batchnorm_statistics_if_asked_to_and_trains
     learn.fit(1)
     assert torch.equal(norm.weight, weight)
     learn.unfreeze()
-    learn.fit(1)
+    learn.fit(1, 1e-4)
     assert torch.equal(norm.running_mean, statistics) == bn_freeze
     assert not torch.equal(norm.weight, weight)
 
