@@ -97,7 +97,10 @@ def profiled(train=None, model=None, loss_func=None, cbs=(), opt_func=torch.opti
     ],
 )
 def test_a_planted_delay_is_found_in_its_stage(stage, planted):
-    table = profiled(**planted).table
+    for _ in range(3):  # a machine that halts for as long as all delays together does not do so again and again
+        table = profiled(**planted).table
+        if table["share"][stage] > 0.6:
+            break
     assert table.index.tolist() == STAGES
     assert table["share"].idxmax() == stage and table["share"][stage] > 0.6
     assert table["ms"][stage] >= 1000 * DELAY and table["seconds"][stage] >= 10 * DELAY
