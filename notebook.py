@@ -16,4 +16,6 @@ from .learner import *  # noqa: F403
 
 plt = LazyModule("matplotlib.pyplot")
 
-__all__ = ["F", "Path", "nn", "np", "pd", "plt", "torch", *data.__all__, *callbacks.__all__, *learner.__all__]
+_DATA = [name for name in data.__all__ if name != "Dataset"]  # which a notebook has from torch, to derive its own from
+
+__all__ = ["F", "Path", "nn", "np", "pd", "plt", "torch", *_DATA, *callbacks.__all__, *learner.__all__]

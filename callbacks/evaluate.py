@@ -15,7 +15,8 @@ __all__ = ["Evaluate", "asking"]
 class Evaluate(Callback):
     """Average the loss and update the metrics over a validation; `learn.results` holds what came out, by name.
 
-    Losses are averaged by sample. Everything accumulates on the device and is read once, at the end. A metric that
+    Losses are averaged by sample, or where the loss counts its targets (`n_targets`) by these: the tokens of texts, the
+    pixels of masks. Everything accumulates on the device and is read once, at the end. A metric that
     computes a dict gives a result for each of its names. Batches without targets count for nothing.
 
     Of several processes each has its share of the batches, and all end with the results over all of them: a metric of
@@ -42,14 +43,16 @@ class Evaluate(Callback):
             return
         loss = learn.loss.detach().mean()  # one number already, unless the loss is not reduced
         loss = loss.float() if loss.device.type == "mps" else loss.double()  # a sum that does not depend on the order
-        self.total, self.n = self.total + loss * learn.bs, self.n + learn.bs
+        count = getattr(learn.loss_func, "n_targets", None)
+        n = count(*learn.yb) if count else learn.bs
+        self.total, self.n = self.total + (loss.nan_to_num() * n if count else loss * n), self.n + n
         for metric in self.metrics.values():
             metric.update(learn.pred, *learn.yb)
         if learn.ranks.n > 1 and not all(map(_knows_ranks, self.metrics.values())):
             self.kept.append(map_tensors(Tensor.cpu, (learn.pred, *learn.yb)))
 
     def after_validate(self, learn: Any) -> None:
-        shares = learn.ranks.gather((float(self.total), self.n))
+        shares = learn.ranks.gather((float(self.total), int(self.n)))
         if n := sum(n for _, n in shares):
             learn.results = {"valid_loss": sum(total for total, _ in shares) / n}
             kept = learn.ranks.in_turn(self.kept)

@@ -29,6 +29,11 @@ class GradientAccumulation(Callback):
 
     def before_fit(self, learn: Any) -> None:
         _check_automatic(self, learn)
+        if others := [cb for cb in learn.cbs if isinstance(cb, GradientAccumulation) and cb is not self]:
+            raise ValueError(
+                f"Two GradientAccumulation callbacks, of {others[0].n_acc} and of {self.n_acc} samples, would both "
+                "decide when this fit steps: choose one. learn.cbs are those of the learner, cbs= those of this fit."
+            )
 
     def before_train(self, learn: Any) -> None:
         if self.count:  # of an epoch that was left early
@@ -72,13 +77,16 @@ class GradientClip(Callback):
     """Scale gradients so that their global norm is at most `max_norm` (Pascanu et al. 2013, arXiv:1211.5063).
 
     With `max_value` each number of them is cut to ±`max_value`, before the norm is taken; `max_norm=None` leaves it at
-    that. `norm` is the norm found in the last step, on the device.
+    that. `norm` is the norm found in the last step, on the device. Raises ValueError for a bound that is not above 0.
     """
 
     order = 20
     state_names = ("norm",)
 
     def __init__(self, max_norm: float | None = 1.0, max_value: float | None = None, norm_type: float = 2.0):
+        for name, bound in {"max_norm": max_norm, "max_value": max_value}.items():
+            if bound is not None and not bound > 0:
+                raise ValueError(f"{name}={bound}: gradients are cut to a bound above 0, or with None not at all.")
         self.max_norm, self.max_value, self.norm_type = max_norm, max_value, norm_type
         self.norm: Tensor | None = None
 

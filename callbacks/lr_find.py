@@ -19,7 +19,8 @@ __all__ = ["LRFinder", "minimum", "slide", "steep", "valley"]
 class LRFinder(Callback):
     """Raise the learning rate geometrically from `start_lr` to `end_lr` over `num_it` steps, without validation.
 
-    Stops early when the smoothed loss exceeds 4 times its best (`stop_div`) or is no longer finite. `lrs` and `losses`
+    Of a system that steps its optimizers by itself a batch counts as a step, and all of them have the same rate. Stops
+    early when the smoothed loss exceeds 4 times its best (`stop_div`) or is no longer finite. `lrs` and `losses`
     (smoothed) hold the curve, `suggestions` what `suggest` read off it. Unlike training it waits for every loss.
     """
 
@@ -43,6 +44,15 @@ class LRFinder(Callback):
             raise CancelFit
 
     def after_step(self, learn: Any) -> None:
+        if learn.automatic:
+            self._note()
+
+    def after_batch(self, learn: Any) -> None:
+        if not learn.automatic and self.of_step:  # it has stepped before its loss was known
+            self._note()
+
+    def _note(self) -> None:
+        """Add a point to the curve, and end the fit where that was the last."""
         self.average = self.beta * self.average + (1 - self.beta) * sum(self.of_step) / len(self.of_step)
         smooth = self.average / (1 - self.beta ** (len(self.lrs) + 1))
         if self.stop_div and self._diverged(smooth):
@@ -112,8 +122,14 @@ def minimum(lrs: Sequence[float], losses: Sequence[float]) -> float:
 
 
 def steep(lrs: Sequence[float], losses: Sequence[float]) -> float:
-    """The learning rate where the loss falls fastest."""
-    return float(lrs[int(np.gradient(np.asarray(losses), np.log(lrs)).argmin())])
+    """The learning rate where the loss falls fastest: in the middle of the tenth of the curve that falls furthest.
+
+    Its first tenth does not count, where the smoothed loss is still that of a few batches.
+    """
+    values, n = np.asarray(losses), max(1, len(losses) // 10)
+    begin = len(losses) // 10
+    falls = values[begin + n :] - values[begin:-n]
+    return float(lrs[begin + int(falls.argmin()) + n // 2])
 
 
 def slide(lrs: Sequence[float], losses: Sequence[float], share: float = 0.8) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor
 __all__ = ["Comparison", "Monitor", "result_names"]
 
 Comparison = Callable[[Any, Any], Any]  # (new, best): whether new is better
+ROUNDING = 1e-6  # by what share of itself a result may differ in float32, when its batches come otherwise
 ERRORS = {"bpb", "bpc", "brier", "cer", "distance", "divergence", "err", "fid", "mae", "mape", "mse", "msle", "nll",
           "perplexity", "ppl", "rmse", "rmsle", "rmspe", "smape", "wer"}  # fmt: skip
 
@@ -22,8 +23,8 @@ class Monitor:
 
     `comp(new, best)` says whether a value is better than another: `operator.gt`, `np.less`, `torch.gt` or a function of
     yours. By default smaller is better where the name says loss or error (also "rmse", "perplexity" …), and greater
-    elsewhere. Better by no more than `min_delta` is not better; what is not finite never is. An epoch without a
-    validation counts for nothing.
+    elsewhere. Better by no more than `min_delta`, or than a millionth, which float32 may have rounded away, is not
+    better; what is not finite never is. An epoch without a validation counts for nothing.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Monitor:
             raise ValueError(f"min_delta={self.min_delta}: by how much a value must be better, 0 or more.")
         default = operator.lt if _is_error(self.name) else operator.gt
         self._is_better = _on_numbers(default if self.comp is None else self.comp)
-        self._step = self.min_delta * _direction(self._is_better, self.comp)
+        self._direction = _direction(self._is_better, self.comp)
         self._known: list[str] | None = None
 
     def start(self, learn: Any) -> None:
@@ -61,9 +62,13 @@ class Monitor:
         if expected and self.name not in learn.recorder.rows[-1]:
             return False
         value = float(learn.recorder.monitored(self.name))
-        better = math.isfinite(value) and (self.best is None or self._is_better(value - self._step, self.best))
+        better = math.isfinite(value) and (self.best is None or self._improves(value, self.best))
         self.best, self.n_worse = (value, 0) if better else (self.best, self.n_worse + 1)
         return better
+
+    def _improves(self, value: float, best: float) -> bool:
+        margin = max(self.min_delta, ROUNDING * abs(best))
+        return self._is_better(value - self._direction * margin, best)
 
 
 def _is_error(name: str) -> bool:

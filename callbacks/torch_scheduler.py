@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from .core import Callback
 from .plain import plain
+from .schedule import ParamScheduler
 
 __all__ = ["TorchScheduler"]
 
@@ -23,6 +24,8 @@ class TorchScheduler(Callback):
     from fit to fit. It is stepped `per` "batch" – after each step of the optimizer, so neither accumulated batches nor
     steps skipped in half precision count – or per "epoch", or each time that `every` of them have passed. One that
     steps by a result, torch's `ReduceLROnPlateau`, gets the epoch's `monitor`.
+
+    For `learn.fit`: with another schedule of the learning rate, as `fit_one_cycle` has one, the fit raises ValueError.
     """
 
     order = -5  # after the recorder has the epoch's results
@@ -45,6 +48,25 @@ class TorchScheduler(Callback):
         self.current = self._made(learn.opt) if callable(self.scheduler) else self._resumed(learn.opt)
         if isinstance(self.current, ReduceLROnPlateau) and self.per == "batch":
             raise ValueError("ReduceLROnPlateau goes by the results of an epoch: TorchScheduler(…, per='epoch').")
+        for cb in learn.cbs:
+            self._check_alone(cb, learn)
+
+    def _check_alone(self, cb: Callback, learn: Any) -> None:
+        """Raise ValueError where another callback schedules the learning rate of the same optimizer."""
+        if isinstance(cb, ParamScheduler) and "lr" in cb.scheds:
+            raise ValueError(
+                "This fit has another schedule of the learning rate, which would undo what TorchScheduler does before "
+                "each batch: use learn.fit, without a ParamScheduler of 'lr', or leave TorchScheduler out."
+            )
+        if not isinstance(cb, TorchScheduler) or cb is self or cb.current is None:
+            return
+        own = learn.system.schedulers if learn.system else []  # a system may mean its to go together
+        if cb.current.optimizer is self.current.optimizer and not (cb in own and self in own):
+            raise ValueError(
+                f"Two TorchSchedulers, of {type(cb.current).__name__} and {type(self.current).__name__}, would both "
+                "set the learning rate of one optimizer: pass one. Torch's SequentialLR and ChainedScheduler put "
+                "several together."
+            )
 
     def _made(self, opt: Any) -> LRScheduler:
         """A scheduler for this fit, which starts from the optimizer's learning rates."""

@@ -99,7 +99,8 @@ class SaveModel(_Following):
 
     def _save_every(self, learn: Any, epoch: int) -> None:
         if (epoch + 1) % self.every_epoch == 0:
-            learn.save(f"{self.fname}_{epoch}", self.with_opt)
+            name = self.fname.removesuffix(".pt")
+            learn.save(f"{name}_{epoch}{self.fname[len(name) :]}", self.with_opt)
 
     def after_fit(self, learn: Any) -> None:
         if self.at_end:

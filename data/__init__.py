@@ -5,7 +5,7 @@ from .bunch import DataBunch
 from .cache import Cache
 from .cache_folder import clear_cache, list_caches
 from .datablock import DataBlock, Datasets
-from .dataset import Dataset, ItemError
+from .dataset import Dataset
 from .downloads import DownloadError, download_url, untar_data
 from .getters import (
     AttrGetter,
@@ -17,6 +17,7 @@ from .getters import (
     get_image_files,
     parent_label,
 )
+from .items import ItemError
 from .loaders import DeviceLoader
 from .splitters import (
     ColSplitter,

@@ -113,7 +113,10 @@ class DataBunch:
         """The number of outputs a model needs. Raises AttributeError where the data does not say."""
         known = [block.n_out for block in self.targets if block.n_out is not None]
         if not known or len(known) < len(self.targets):
-            raise AttributeError("This data does not say how many outputs a model needs: give n_out= to the model.")
+            raise AttributeError(
+                "This data does not say how many outputs a model needs: give n_out= to the model, or its classes to "
+                "the block, as in MaskBlock(codes)."
+            )
         return sum(known)
 
     @property
@@ -135,7 +138,8 @@ class DataBunch:
             raise ValueError("These loaders came without blocks, which say how a value looks: use a DataBlock.")
         pairs = zip(self.blocks, batch, strict=False)  # a batch without labels has fewer values
         typed = tuple(block.wrap(value) for block, value in pairs)
-        values = [value.as_subclass(Tensor).cpu() for value in decode_transforms(self.batch_tfms, typed)]
+        tfms = [*getattr(self.train_ds, "item_tfms", ()), *self.batch_tfms]
+        values = [value.as_subclass(Tensor).cpu() for value in decode_transforms(tfms, typed)]
         n = batch_size(batch) if max_n is None else min(max_n, batch_size(batch))
         columns = [
             [block.decode(value[i]) for i in range(n)] for block, value in zip(self.blocks, values, strict=False)

@@ -12,7 +12,7 @@ from .blocks import Block
 from .bunch import DataBunch, check_batch_size
 from .by_length import order_by_length
 from .cache import Cache, open_cache
-from .dataset import Dataset, Draw, ItemError
+from .dataset import Dataset, Draw
 from .getters import SamplePart
 from .items import as_items, item_at, short, take
 from .loaders import DeviceLoader, default_workers, make_loader
@@ -40,7 +40,7 @@ class DataBlock(Portable):
     `get_y` read a value from an item (a list of functions where there are several inputs or targets); None takes the
     item as it is, or – where items are tuples with a value for each block – its part. `splitter(items)` gives the
     positions to train and to validate on (a random fifth by default). `item_tfms` run on each sample, `batch_tfms` on
-    each batch on the device: see `data.transforms`.
+    each batch on the device, both sorted by their `order`: see `data.transforms` and `Transform`.
 
         DataBlock((ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label, item_tfms=Resize(224))
     """
@@ -65,6 +65,7 @@ class DataBlock(Portable):
         _check_function("splitter", self.splitter)
         self._getters()  # raises where they do not fit
         self.item_tfms, self.batch_tfms = as_transforms(self.item_tfms), as_transforms(self.batch_tfms)
+        _check_range(self.item_tfms, self.batch_tfms)
 
     def datasets(self, source: Any, seed: int | None = None) -> Datasets:
         """Read the items of `source`, split them, and let the blocks learn from the training items.
@@ -135,7 +136,7 @@ class DataBlock(Portable):
         print(f"  collate: {_describe_value(batch)}")
         batch = tuple(block.wrap(value) for block, value in zip(train.blocks, batch, strict=True))
         for tfm in self._batch_tfms():
-            batch = _tried(tfm, batch)
+            batch = apply_transforms([tfm], batch, None)
             print(f"  batch transform {tfm.name}: {_describe_value(batch)}")
 
     # ---- from source to datasets
@@ -239,6 +240,16 @@ def _as_getters(getter: Any, n: int, name: str) -> list[Callable | None]:
     return getters
 
 
+def _check_range(item_tfms: Sequence[Transform], batch_tfms: Sequence[Transform]) -> None:
+    """Raise ValueError where values are normalised on each item, and then cut off on the batch."""
+    clips = next((tfm.name for tfm in batch_tfms if tfm.clips), None)
+    if clips and any(tfm.name == "Normalize" for tfm in item_tfms):
+        raise ValueError(
+            f"item_tfms: Normalize would come before {clips} of batch_tfms, which needs values in [0, 1] and cuts off "
+            "others: put Normalize into batch_tfms, where it comes last."
+        )
+
+
 def _check_no_order(block: Block, sampler: Any, cache: Any) -> None:
     """Raise ValueError for what a block that makes its own batches has no use for."""
     for name, given in (("sampler", sampler), ("cache", cache)):
@@ -256,13 +267,6 @@ def _check_function(name: str, function: Any) -> None:
 
 def _name(function: Callable) -> str:
     return getattr(function, "__name__", type(function).__name__)
-
-
-def _tried(tfm: Transform, batch: tuple) -> tuple:
-    try:
-        return apply_transforms([tfm], batch, None)
-    except Exception as error:
-        raise ItemError(f"batch transform {tfm.name} failed: {type(error).__name__}: {error}") from error
 
 
 def _describe_value(value: Any) -> str:

@@ -9,16 +9,12 @@ from torch import Tensor
 
 from .blocks import Block
 from .cache import ItemCache
-from .items import item_at, kind, short
+from .items import ItemError, item_at, kind, short
 from .portable import Portable
 from .randomness import Randomness, kept_generators, seed_generators
 from .transforms import Transform
 
-__all__ = ["Collated", "Dataset", "Draw", "ItemError"]
-
-
-class ItemError(ValueError):
-    """A step of the pipeline failed on an item: the message names item, step and fix."""
+__all__ = ["Collated", "Dataset", "Draw"]
 
 
 class Draw(NamedTuple):
@@ -161,7 +157,7 @@ class Dataset(torch.utils.data.Dataset):
         if not isinstance(result, tuple) or len(result) != len(sample):
             raise ItemError(
                 f"item transform {tfm.name} returned {short(result)} for a sample of {len(sample)} values, for "
-                f"{self._where(index)}: return a tuple of as many values."
+                f"{self.where(index)}: return a tuple of as many values."
             )
         return result
 
@@ -175,20 +171,21 @@ class Dataset(torch.utils.data.Dataset):
         getter = self.getters[which]
         return f"{self._getter_step(which)} ({getattr(getter, '__name__', type(getter).__name__)})"
 
-    def _where(self, index: int) -> str:
+    def where(self, index: int) -> str:
+        """Which item that is, in words."""
         return f"item {index} of {len(self)} ({short(self.item(index))})"
 
     def _failed(self, step: str, index: int, error: Exception, hint: str = "") -> ItemError:
         message = str(error) if str(error) and not isinstance(error, KeyError) else repr(error)
         kind_of_error = "" if isinstance(error, (ValueError, KeyError)) else f"{type(error).__name__}: "
-        return ItemError(f"{step} failed on {self._where(index)}: {kind_of_error}{message}{hint}")
+        return ItemError(f"{step} failed on {self.where(index)}: {kind_of_error}{message}{hint}")
 
     def _missing(self, indices: Sequence[int], which: int) -> ItemError:
         first = indices[0]
         return ItemError(
-            f"{self._getter_name(which)} gave no value (None or NaN) for {len(indices)} of {len(self)} items, first: "
-            f"{self._where(first)}. It gets a {kind(self.item(first))}: return its value, or leave such items out in "
-            "get_items; for labels, add_na=True makes them a class of their own."
+            f"{self._getter_name(which)} gave no value (None, NaN or empty) for {len(indices)} of {len(self)} items, "
+            f"first: {self.where(first)}. It gets a {kind(self.item(first))}: return its value, or leave such "
+            "items out in get_items; for labels, add_na=True makes them a class of their own."
         )
 
     # ---- before training: raw values, tried out
@@ -218,14 +215,20 @@ class Dataset(torch.utils.data.Dataset):
     def _collate(self, block: Block, column: Sequence[Tensor], draws: Sequence[Draw]) -> Tensor:
         try:
             return block.collate(column)
-        except RuntimeError as error:
+        except (RuntimeError, AttributeError, TypeError) as error:
+            if (odd := next((i for i, value in enumerate(column) if not isinstance(value, Tensor)), None)) is not None:
+                names = ", ".join(tfm.name for tfm in self.item_tfms) or "none"
+                raise ItemError(
+                    f"The item transforms ({names}) leave a {kind(column[odd])} for the "
+                    f"{type(block).__name__} of {self.where(draws[odd].index)}: return a tensor."
+                ) from error
             shapes = [tuple(value.shape) for value in column]
             other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
             if other is None:
                 raise
             raise ItemError(
                 f"{type(block).__name__} values of different sizes cannot form a batch: {shapes[0]} for "
-                f"{self._where(draws[0].index)}, {shapes[other]} for {self._where(draws[other].index)}. "
+                f"{self.where(draws[0].index)}, {shapes[other]} for {self.where(draws[other].index)}. "
                 f"{self._fix_of_sizes(block)}"
             ) from error
 

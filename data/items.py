@@ -8,7 +8,11 @@ import pandas as pd
 from torch import Tensor
 from torch.utils.data import Subset
 
-__all__ = ["as_items", "each", "item_at", "kind", "short", "take"]
+__all__ = ["ItemError", "as_items", "each", "item_at", "kind", "short", "take"]
+
+
+class ItemError(ValueError):
+    """A step of the pipeline failed on an item, or a batch of them: the message names item, step and fix."""
 
 
 def as_items(source: Any) -> Any:
@@ -20,7 +24,7 @@ def as_items(source: Any) -> Any:
     if isinstance(source, (str, bytes, Path)) or not (isinstance(source, Iterable) or hasattr(source, "__getitem__")):
         raise TypeError(
             f"{short(source)} ({kind(source)}) is not a list of items: give the DataBlock a get_items, such as "
-            "get_items=get_image_files, or pass the list itself."
+            "get_items=get_image_files, or pass the list itself, as get_image_files(path) gives it."
         )
     return source if _has_positions(source) else list(source)
 

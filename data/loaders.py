@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from .batch import to_device
 from .blocks import Block
-from .dataset import Collated, Dataset, Draw, ItemError
+from .dataset import Collated, Dataset, Draw
 from .foreign import ForeignDataset
-from .items import kind
+from .items import ItemError, kind
 from .pieces import apply_to_batch
 from .randomness import Randomness, mix, seeded_generators
 from .sharding import Shard, ShardedSampler, deal, in_agreement, parts_itself
@@ -345,8 +345,17 @@ class DeviceLoader:
         if self.batch_tfms:
             rand = Randomness(self._batch_seed, batch.epoch, batch.items)
             with rand.seeded(self.device):
-                values = apply_to_batch(self.batch_tfms, values, rand if self.training else None)
+                values = self._transformed(values, rand if self.training else None)
         return tuple(v.as_subclass(torch.Tensor) if isinstance(v, torch.Tensor) else v for v in values)
+
+    def _transformed(self, values: tuple, rand: Randomness | None) -> tuple:
+        try:
+            return apply_to_batch(self.batch_tfms, values, rand)
+        except ItemError as error:
+            dataset = getattr(self.dl, "dataset", None)
+            if not isinstance(dataset, Dataset) or not self.items:
+                raise
+            raise ItemError(f"{error} The batch begins with {dataset.where(self.items[0])}.") from error.__cause__
 
     @property
     def _batch_seed(self) -> int:

@@ -17,8 +17,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from .items import ItemError
 from .portable import Portable
 from .randomness import Randomness
 
@@ -28,11 +31,14 @@ __all__ = ["Transform", "apply_transforms", "as_transforms", "decode_transforms"
 class Transform(Portable, ABC):
     """A step of a pipeline; subclasses are dataclasses whose fields are the parameters.
 
-    `order` sorts the steps of a pipeline: smaller runs earlier, equal ones in the order given.
+    `order` sorts the steps of a pipeline: smaller runs earlier, equal ones in the order given. Functions and v2's
+    transforms have 0: of a batch of images they run after geometry (-20) and `ToFloat` (-10), and before light (40),
+    colour (41) and `Normalize` (90; also v2's).
     """
 
     order: ClassVar[int] = 0
     is_fixed: ClassVar[bool] = False  # it needs no random numbers, nor does anything else tell training from validation
+    clips: ClassVar[bool] = False  # it takes values to be in [0, 1], and cuts off what is not
     by_item: ClassVar[bool] = False  # of a batch, each item becomes what it would by itself, all of them equally large
 
     @abstractmethod
@@ -52,7 +58,7 @@ class Transform(Portable, ABC):
         return sample
 
     def decode(self, sample: tuple) -> tuple:
-        """Undo, for showing, what would keep a person from recognising the sample. By default nothing."""
+        """Undo, for showing, what would keep a person from recognising a batch. By default nothing."""
         return sample
 
 
@@ -77,15 +83,37 @@ class _V2(Transform):
     def is_fixed(self) -> bool:  # type: ignore[override]  # each of torchvision's has its own answer
         return self.name in _FIXED_V2 and type(self.transform).__module__.startswith("torchvision.")
 
+    @property
+    def order(self) -> int:  # type: ignore[override]  # normalised values come after all that needs those in [0, 1]
+        return 90 if isinstance(self.transform, v2.Normalize) else 0
+
     def __call__(self, sample: tuple, rand: Randomness | None) -> tuple:
         if rand is None and self.is_random:
             return sample
+        if self.name in _FLIPS_V2:
+            sample = _shifted(sample, -0.5)
         value = self.transform(*sample)
-        return value if isinstance(value, tuple) else (value,)
+        sample = value if isinstance(value, tuple) else (value,)
+        return _shifted(sample, 0.5) if self.name in _FLIPS_V2 else sample
+
+    def decode(self, sample: tuple) -> tuple:
+        if not isinstance(self.transform, v2.Normalize):
+            return sample
+        mean, std = (torch.tensor(values)[:, None, None] for values in (self.transform.mean, self.transform.std))
+        return tuple(v * std.to(v) + mean.to(v) if isinstance(v, tv_tensors.Image) else v for v in sample)
+
+
+def _shifted(sample: tuple, by: float) -> tuple:
+    """Key points moved: for torchvision's flips the middle of the first pixel is (0, 0), for all else (0.5, 0.5)."""
+    return tuple(
+        tv_tensors.wrap(v + by, like=v) if isinstance(v, tv_tensors.KeyPoints) else v  # type: ignore[call-issue]
+        for v in sample
+    )
 
 
 _RANDOM_V2 = {"AugMix", "AutoAugment", "ColorJitter", "CutMix", "ElasticTransform", "GaussianBlur", "GaussianNoise",
               "JPEG", "MixUp", "RandAugment", "ScaleJitter", "TrivialAugmentWide"}  # fmt: skip
+_FLIPS_V2 = {"RandomHorizontalFlip", "RandomVerticalFlip"}
 _FIXED_V2 = {"CenterCrop", "Grayscale", "Pad", "RGB", "Resize"}
 
 
@@ -134,9 +162,16 @@ def _convert(tfm: Any) -> list[Transform]:
 
 
 def apply_transforms(tfms: Sequence[Transform], sample: tuple, rand: Randomness | None, first_stream: int = 0) -> tuple:
-    """Run `sample` through `tfms` in order, each with its own stream of random numbers, from `first_stream` on."""
+    """Run a batch through `tfms` in order, each with its own stream of random numbers, from `first_stream` on.
+
+    Raises ItemError that names the one which fails.
+    """
     for number, tfm in enumerate(tfms, first_stream):
-        sample = tfm(sample, rand.with_stream(number) if rand else None)
+        try:
+            sample = tfm(sample, rand.with_stream(number) if rand else None)
+        except Exception as error:
+            name, reason = type(error).__name__, str(error).rstrip(". ")
+            raise ItemError(f"batch transform {tfm.name} failed: {name}: {reason}.") from error
     return sample
 
 

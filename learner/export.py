@@ -8,6 +8,7 @@ a model class – is described by its name (a dataclass by its fields, too), and
     learn.predict("cat.jpg")
 """
 
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -77,7 +78,18 @@ def _describe_model(learn: Any, own: dict[str, Any]) -> Any:
         return _describe("the model", learn.model_spec, own)
     name = portable_name(own_class(learn.model))
     own[name] = learn.model
-    return {"custom": name}
+    return {"custom": name} | ({"takes_arguments": True} if _takes_arguments(own_class(learn.model)) else {})
+
+
+def _takes_arguments(kind: type) -> bool:
+    """Whether a class makes no model of use without arguments, as `nn.Sequential` makes none."""
+    if kind.__module__.startswith("torch."):
+        return True
+    try:
+        inspect.signature(kind).bind()
+    except TypeError:
+        return True
+    return False
 
 
 def _describe_data(data: DataBunch, own: dict[str, Any]) -> dict:
@@ -181,7 +193,10 @@ def _check_custom(fname: str | Path, description: dict, custom: Mapping[str, Any
         few = {one_line(name, 50): one_line(part, 20) for name, part in list(missing.items())[:MANY]}
         more = f" and {len(missing) - MANY:,} more" if len(missing) > MANY else ""
         listed = ", ".join(f"{name!r} (in {part})" for name, part in few.items()) + more
-        pattern = ", ".join(f"{name!r}: {name}" for name in few) + (", …" if more else "")
+        model = description["model"]
+        called = model.get("custom") if isinstance(model, dict) and model.get("takes_arguments") else None
+        shown = {name: f"lambda: {name}(…)" if name == called else name for name in few}
+        pattern = ", ".join(f"{name!r}: {example}" for name, example in shown.items()) + (", …" if more else "")
         raise MissingObjects(
             f"{fname} needs objects of your own, which no file brings: {listed}. Define or import them, and hand them "
             f"in: load_learner({str(fname)!r}, custom={{{pattern}}}). An instance is taken as it is, a class is called "

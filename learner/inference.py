@@ -113,10 +113,20 @@ def _split_loader(learn: Any, split: str) -> DeviceLoader:
 
 def predict(learn: Any, item: Any) -> Prediction:
     """See `Learner.predict`."""
+    _check_blocks(learn, "predict")
     _move_model(learn)
     batch = learn.data.input_batch(item)
     raw = learn.run_batch(batch)
     return as_predictions(learn, to_cpu(raw), batch)[0]
+
+
+def _check_blocks(learn: Any, method: str) -> None:
+    """Raise ValueError for data from loaders of one's own."""
+    if not learn.data.blocks:
+        raise ValueError(
+            f"{method} makes a batch of raw items, and that needs data from a DataBlock. With loaders of your own give "
+            "the batch, here of one input x with an axis for the items: preds, _ = learn.get_preds(dl=[(x,)])."
+        )
 
 
 def _move_model(learn: Any) -> None:
@@ -128,6 +138,7 @@ def _move_model(learn: Any) -> None:
 
 def batch_predict(learn: Any, items: Sequence) -> list[Prediction]:
     """See `Learner.batch_predict`."""
+    _check_blocks(learn, "batch_predict")
     if not len(items):
         return []
     in_pixels = any(block.is_spatial for block in learn.data.targets)  # which their inputs say the size of
@@ -185,8 +196,13 @@ def _likeliest(block: Block, raw: Tensor) -> Tensor:
 def show_results(learn: Any, max_n: int) -> None:
     """See `Learner.show_results`."""
     data, (items, samples) = learn.data, picked_samples(learn, max_n)
-    several = len(data.targets) > 1
-    preds = [p.decoded if several else (p.decoded,) for p in batch_predict(learn, items)]
+    several, answers = len(data.targets) > 1, [p.decoded for p in batch_predict(learn, items)]
+    if several and not all(isinstance(answer, list) for answer in answers):
+        raise ValueError(
+            f"show_results: the model gives one tensor for {len(data.targets)} targets, and nothing says which part of "
+            "it answers which. Let it return a tuple, with an output for each target."
+        )
+    preds = [tuple(answer) if several else (answer,) for answer in answers]
     if learn.ranks.rank == 0:
         show_samples(data.blocks, samples, data.n_inp, preds)
 

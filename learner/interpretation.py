@@ -182,7 +182,8 @@ class Interpretation:
             draw_grid([partial(self._draw_both, item) for item in shown], size=3.6, title="target / prediction")
         elif any(block.is_picture for block in blocks):
             draws = [partial(self._draw_with_caption, item) for item in shown]
-            draw_grid(draws, size=2.8, title=" / ".join(CAPTION))
+            has_probability = any(self._caption(item)[-1] for item in shown)
+            draw_grid(draws, size=2.8, title=" / ".join(CAPTION if has_probability else CAPTION[:-1]))
         else:
             show_table(pd.DataFrame([self._row(item) for item in shown], columns=["input", *CAPTION]))
 
@@ -226,7 +227,7 @@ def _probability(block: Any, shown: Shown) -> str:
     return f"{probs[index]:.2f}" if index.ndim == 0 and probs.ndim == 1 and len(probs) > 1 else ""
 
 
-def _in_lines(caption: list[str], width: int = 40) -> str:
+def _in_lines(caption: list[str], width: int = 32) -> str:
     """A caption in one line, or in two or more where it is long: what was said and is, then the numbers."""
     if len(line := " / ".join(caption)) <= width:
         return line

@@ -24,7 +24,7 @@ from .arguments import check_arguments, check_data, default_loss
 from .export import export_learner
 from .item_losses import loss_not_reduced
 from .loop import as_loader
-from .optim import layer_groups, trainable_params
+from .optim import trainable_params
 from .stages import Callbacks
 from .summary import summarize
 from .system import System, is_system
@@ -62,12 +62,12 @@ class Learner(Trainer):
         self.opt_func, self.lr, self.splitter, self.wd, self.moms = opt_func, lr, splitter, wd, moms
         self.train_bn, self.wd_bn_bias = train_bn, wd_bn_bias
         self.path, self.model_dir = Path(path) if path is not None else data.path, Path(model_dir)
-        self._params, self._groups = list(model.parameters()), layer_groups(splitter, model)
         self.recorder, self.evaluate, self.progress = Recorder(), Evaluate({}), ProgressBar()
         self.cbs = [self.evaluate, self.recorder, self.progress]
         if is_system(model):
             self.system = System(self)
             self.cbs += [self.system, SystemHooks()]
+        self._make_groups()
         self.metrics = metrics
         self.add_cbs(cbs)
 
@@ -165,7 +165,10 @@ class Learner(Trainer):
     # ---- files
 
     def save(self, name: str | Path, with_opt: bool = True) -> Path:
-        """Write weights, and with `with_opt` the optimizer's state, to `path/model_dir/name.pth`; returns the file."""
+        """Write weights, and with `with_opt` the optimizer's state, to `path/model_dir/name.pth`; returns the file.
+
+        A name that ends in `.pth` or `.pt` is taken as it is.
+        """
         return weights.save(self, self.weights_file(name), with_opt)
 
     def load(self, name: str | Path, with_opt: bool = True) -> "Learner":
@@ -176,9 +179,9 @@ class Learner(Trainer):
         return weights.load(self, self.weights_file(name), with_opt)
 
     def weights_file(self, name: str | Path) -> Path:
-        """Where `save(name)` writes."""
+        """Where `save(name)` writes, and `load(name)` reads."""
         file = self.path / self.model_dir / name
-        return file if file.suffix == ".pth" else file.with_name(f"{file.name}.pth")
+        return file if file.suffix in (".pth", ".pt") else file.with_name(f"{file.name}.pth")
 
     def export(self, fname: str | Path = "export.pt") -> Path:
         """Write all that `load_learner` needs, weights and a description of model and data, to `path/fname`."""

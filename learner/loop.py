@@ -298,6 +298,11 @@ def _add_hints(error: Exception) -> None:
             "The device's memory was too small for a batch. Take a smaller bs, with GradientAccumulation to step as "
             "seldom as before; to_bf16() or to_fp16(); or GradientCheckpointing. The learner can go on."
         )
+    if isinstance(error, TypeError) and "forward() missing" in str(error):
+        notes.append(
+            "The model gets all values of a batch but the last, the target, as arguments: for forward(a, b) a loader "
+            "yields (a, b, y), not ((a, b), y), or a dict with the arguments' names."
+        )
     if is_of_lost_worker(error):
         notes.append(WORKER_LOST)
     for note in notes:

@@ -55,6 +55,10 @@ class ClassLoss(Portable):
         """The likeliest class, integer, in the shape of `pred` without its class axis."""
         return pred.argmax(self.axis)
 
+    def n_targets(self, targ: Tensor) -> Tensor | int:
+        """How many targets the mean over a batch is of; a tensor on their device, so that nothing waits for it."""
+        return targ.numel() if targ.is_floating_point() else (targ != self.ignore_index).sum()
+
     def check(self, pred: Tensor, targ: Tensor) -> None:
         """Raise ValueError if targets are no classes of the model, or shapes, dtypes or `weight` do not fit."""
         check_classes(pred, targ, self.axis, self.ignore_index)

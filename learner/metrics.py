@@ -147,7 +147,7 @@ class StatefulMetric(ABC):
 
 @dataclass(eq=False)
 class AverageMetric(StatefulMetric):
-    """The mean of `func(pred, targ)` over all samples: each batch counts by the length of its (first) target.
+    """The mean of `func(pred, targ)` over all targets: each batch counts by the size of its (first) target.
 
     `func` returns one number, the mean over a batch. Raises TypeError for a function that does not take two arguments,
     ValueError if it returns several numbers.
@@ -161,7 +161,7 @@ class AverageMetric(StatefulMetric):
 
     def measure(self, pred: Any, targ: Any) -> Tensor:
         mean = self._mean(pred, targ)
-        return torch.stack([mean, torch.ones_like(mean)]) * _n_samples(targ)
+        return torch.stack([mean, torch.ones_like(mean)]) * _n_targets(targ)
 
     def score(self, state: Tensor) -> Tensor:
         _, then = _mean_and_then(self.func)
@@ -192,10 +192,10 @@ def _mean_and_then(func: Callable) -> tuple[Callable, Callable[[Tensor], Tensor]
     return getattr(func, "averaged_as", func), getattr(func, "then", None)
 
 
-def _n_samples(targ: Any) -> int:
+def _n_targets(targ: Any) -> int:
     while isinstance(targ, tuple):
         targ = targ[0]
-    return 1 if isinstance(targ, Tensor) and targ.ndim == 0 else len(targ)
+    return targ.numel() if isinstance(targ, Tensor) else len(targ)
 
 
 def as_metric(metric: Any) -> Metric:

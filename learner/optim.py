@@ -1,6 +1,8 @@
 """Optimizers: `torch.optim`'s, with layer groups and a weight decay policy, fused where torch can."""
 
 import inspect
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +16,7 @@ from torch.optim import LBFGS, SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAda
 from ..callbacks.hyper import set_hyper
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "batchnorm_params", "create_optimizer",
-           "layer_groups", "no_decay_params", "per_group", "trainable_params"]  # fmt: skip
+           "layer_groups", "leave_out", "no_decay_params", "per_group", "trainable_params"]  # fmt: skip
 
 NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 NEEDS_A_CLOSURE = (
@@ -39,6 +41,22 @@ def layer_groups(splitter: Callable, model: nn.Module) -> list[list[nn.Parameter
     if twice := len(ids) - len(set(ids)):
         raise ValueError(f"splitter {name} puts {twice} parameters into two groups.")
     return groups
+
+
+def leave_out(splitter: Callable, model: nn.Module, groups: Sequence[Sequence[nn.Parameter]]) -> None:
+    """Freeze the parameters of no layer group, which no optimizer will step, and warn of those that were to train."""
+    grouped = {id(p) for group in groups for p in group}
+    left = {name: p for name, p in model.named_parameters() if p.requires_grad and id(p) not in grouped}
+    if not left:
+        return
+    for p in left.values():
+        p.requires_grad_(False)
+    warnings.warn(
+        f"splitter {getattr(splitter, '__name__', splitter)} leaves {len(left)} parameters out of its layer groups, "
+        f"first: {next(iter(left))}. They will not train, and require no gradients from now on. Return them in one of "
+        "the groups, or freeze them yourself to say that this is meant: parameter.requires_grad_(False).",
+        stacklevel=4,
+    )
 
 
 def _parameters(group: Any, name: Any) -> list[nn.Parameter]:
@@ -66,7 +84,8 @@ def per_group(value: Any, n_groups: int, name: str = "lr") -> list[float]:
     """`value` for each layer group: a number for all, or a list with one each.
 
     `slice(lo, hi)` is spread evenly in log space; `slice(hi)` is `hi` for the last group and a tenth of it for the
-    others. Raises ValueError for a slice where there is one group, and for a list of another length.
+    others. Raises ValueError for a slice where there is one group, a list of another length, and a rate that is
+    negative or not finite; TypeError for what is no number.
     """
     if isinstance(value, slice):
         if n_groups == 1:
@@ -74,14 +93,27 @@ def per_group(value: Any, n_groups: int, name: str = "lr") -> list[float]:
                 f"{name}={value} spreads over layer groups, and this model has one: pass a single number, or give the "
                 "Learner a splitter that returns several lists of parameters."
             )
+        stop = _rate(value.stop, name)
         if value.start is None:
-            return [value.stop / 10] * (n_groups - 1) + [value.stop]
-        return [value.start * (value.stop / value.start) ** (i / (n_groups - 1)) for i in range(n_groups)]
-    if not hasattr(value, "__len__"):
-        return [float(value)] * n_groups
+            return [stop / 10] * (n_groups - 1) + [stop]
+        start = _rate(value.start, name)
+        if not start * stop > 0:
+            raise ValueError(f"{name}={value} is spread evenly in log space: both ends must be above 0.")
+        return [start * (stop / start) ** (i / (n_groups - 1)) for i in range(n_groups)]
+    if isinstance(value, str) or not hasattr(value, "__len__") or getattr(value, "ndim", 1) == 0:
+        return [_rate(value, name)] * n_groups
     if len(value) != n_groups:
         raise ValueError(f"{name} has {len(value)} values for {n_groups} layer groups: pass one for each, or a slice.")
-    return [float(v) for v in value]
+    return [_rate(v, name) for v in value]
+
+
+def _rate(value: Any, name: str) -> float:
+    """A learning rate as a float: a number, or a tensor or an array without axes."""
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"{name} has {value!r} where a learning rate was expected: pass a number, such as 1e-3.")
+    if not 0 <= (rate := float(value)) < math.inf:
+        raise ValueError(f"{name} has {rate}: a learning rate is a finite number, 0 or more.")
+    return rate
 
 
 def create_optimizer(opt_func: Callable, groups: Sequence[Sequence[nn.Parameter]], lrs: Sequence[float],

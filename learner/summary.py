@@ -10,6 +10,8 @@ from ..callbacks.evaluating import evaluating
 from ..callbacks.parted import own_class
 from ..callbacks.report import Report
 from ..data.batch import split_batch
+from .files import one_line
+from .stages import changed
 
 __all__ = ["summarize"]
 
@@ -17,21 +19,26 @@ HEADER = ["layer", "output", "parameters", "trains"]
 
 
 def summarize(learn: Any) -> Report:
-    """See `Learner.summary`: runs one batch through the model without training it."""
+    """See `Learner.summary`: runs one batch through the model without training it.
+
+    A forward pass that fails is remarked on: a system may train and be of use without one for the batch alone.
+    """
     xb, _ = split_batch(learn.data.one_batch(), learn.data.n_inp)
     model = learn.model.to(learn.data.device)
-    shapes = _output_shapes(model, xb)
-    rows = [_row(name, module, shapes.get(name, "not used")) for name, module in _layers(model)]
+    shapes, failure = _output_shapes(model, xb)
+    missing = "unknown" if failure else "not used"
+    rows = [_row(name, module, shapes.get(name, missing)) for name, module in _layers(model)]
     widths = [max(map(len, column)) for column in zip(HEADER, *rows, strict=True)]
     total, trainable = _count(model.parameters()), _count(p for p in model.parameters() if p.requires_grad)
     lines = [
         f"{own_class(model).__name__} ({_shape(xb)})",
         *(_line(row, widths) for row in (HEADER, ["-" * width for width in widths], *rows)),
+        *([f"Outputs are left out where the forward pass failed, with {failure}"] if failure else []),
         "",
         f"Parameters: {total:,}, trainable {trainable:,}, frozen {total - trainable:,}",
         f"Layer groups: {len(learn.groups)}",
         f"Loss: {learn.loss_func}",
-        f"Optimizer: {getattr(learn.opt_func, '__name__', learn.opt_func)}",
+        f"Optimizer: {_optimizer(learn)}",
         f"Callbacks: {', '.join(map(repr, learn.cbs))}",
     ]
     return Report("\n".join(lines))
@@ -42,9 +49,10 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((name, module) for name, module in model.named_modules() if not list(module.children()))
 
 
-def _output_shapes(model: nn.Module, xb: tuple | dict) -> dict[str, str]:
-    """The shape of what each layer returns, the first time that it is called."""
+def _output_shapes(model: nn.Module, xb: tuple | dict) -> tuple[dict[str, str], str]:
+    """The shape of what each layer returns, the first time that it is called; and what the forward pass failed with."""
     shapes: dict[str, str] = {}
+    failure = ""
 
     def note(name: str):
         return lambda module, inputs, output: shapes.setdefault(name, _shape(output)) and None
@@ -53,10 +61,23 @@ def _output_shapes(model: nn.Module, xb: tuple | dict) -> dict[str, str]:
     try:
         with evaluating(model), torch.no_grad():
             model(**xb) if isinstance(xb, dict) else model(*xb)
+    except Exception as error:  # a model of one's own can fail in any way
+        failure = f"{type(error).__name__}: {one_line(error)}"
     finally:
         for hook in hooks:
             hook.remove()
-    return shapes
+    return shapes, failure
+
+
+def _optimizer(learn: Any) -> str:
+    """Its name; those that a system makes itself, which is asked for them as a fit would."""
+    opt = learn.opt
+    if opt is None and learn.system:
+        with changed(learn, "n_epoch", max(1, learn.n_epoch)):
+            opt = learn.system.configure()
+    if learn.system and opt is not None:
+        return ", ".join(type(each).__name__ for each in getattr(opt, "optimizers", [opt]))
+    return getattr(learn.opt_func, "__name__", str(learn.opt_func))
 
 
 def _row(name: str, layer: nn.Module, shape: str) -> list[str]:

@@ -24,7 +24,7 @@ from . import distributed, weights
 from .fsdp import ShardedTraining, shard_model
 from .loop import Loop
 from .metrics import as_metric, metric_name
-from .optim import batchnorm_params, create_optimizer, layer_groups, no_decay_params, per_group
+from .optim import batchnorm_params, create_optimizer, layer_groups, leave_out, no_decay_params, per_group
 from .random_state import kept_random_state
 from .ranks import join
 from .stages import Callbacks, as_list, changed
@@ -179,15 +179,22 @@ class Trainer(Loop):
         """The layer groups. Where the model has got other parameters, they are made anew, and so will the optimizer."""
         params = list(self.model.parameters())
         if [id(p) for p in params] != [id(p) for p in self._params]:
-            self._params, self._groups, self.opt = params, layer_groups(self.splitter, self.model), None
+            self._make_groups()
         return self._groups
+
+    def _make_groups(self) -> None:
+        """Part the parameters into layer groups, by which the optimizer will be made: unless a system makes its own."""
+        self._params, self._groups = list(self.model.parameters()), layer_groups(self.splitter, self.model)
+        self.opt = None
+        if not (self.system and self.system.configures):
+            leave_out(self.splitter, self.model, self._groups)
 
     def prepare_optimizer(self, lr: Rate | None = None, wd: float | None = None, name: str = "lr") -> list[float]:
         """Create the optimizer where there is none, move it with the model, and set learning rates and weight decay.
 
         A system's own optimizers keep their own, where none are given; each of their parameter groups is a layer group.
         Returns the learning rate of each layer group. Raises ValueError where no parameter requires gradients, and for
-        an `lr` (errors call it `name`) that does not fit the layer groups.
+        an `lr` (errors call it `name`) that does not fit the layer groups or is negative; TypeError for no number.
         """
         self.model.to(self.data.device)
         if not any(p.requires_grad for group in self.groups for p in group):

@@ -1,5 +1,6 @@
 """What people install: the modules and nothing beside them, few dependencies, extras for the rest."""
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -56,3 +57,8 @@ def test_six_packages_are_needed_and_torch_has_no_upper_bound(metadata):
 def test_extras_bring_the_rest(metadata):
     extras = {"text", "hub", "track", "export", "detection", "dicom", "jpeg", "demo", "nbs", "dev", "ray"}
     assert set(metadata.get_all("Provides-Extra")) == extras
+
+
+@pytest.mark.parametrize("domain", ["vision", "text"])
+def test_a_star_import_leaves_torchs_dataset_which_people_derive_theirs_from(domain):
+    assert "Dataset" not in importlib.import_module(f"warmstart.{domain}").__all__

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data import Block, ColReader, Dataset, Transform
+from .columns import Columns
 from .kept_texts import KeptTexts
 from .lm_data import LMLoader, lm_loader
 from .marking import Marking
@@ -26,8 +27,7 @@ from .tokenizer import WordTokenizer
 __all__ = ["TextBlock", "as_tokenizer", "shortened"]
 
 SHOWN = 150  # characters of a text in a table
-
-Columns = str | int | Sequence[str | int]
+EMPTY = ("",)  # the fields of a text in which nothing is written
 
 
 @dataclass
@@ -41,6 +41,9 @@ class TextBlock(Block):
     `Numericalize`). With `backwards` texts are read from their end.
 
     Texts of a batch are padded at the end with `xxpad`, which has the number 1 in every vocabulary of ours.
+
+    An empty text counts as missing in training data, which is an error. To predict, it is `xxbos` alone, so that each
+    item has its prediction; or `xxpad`, where the tokenizer has no token for it.
 
     `is_lm` is for language models, whose batches are windows of `seq_len` tokens of all texts one after the other.
     Otherwise texts of about the same length are in a batch.
@@ -135,11 +138,14 @@ class TextBlock(Block):
         return self._numericalize.number(PAD)
 
     def is_missing(self, value: Any) -> bool:
+        """Whether there is no text, or an empty one: from neither is anything learned."""
         parts = self._columns(value)
-        return any(Block.is_missing(self, part) for part in (parts if isinstance(parts, (list, tuple)) else [parts]))
+        if any(Block.is_missing(self, part) for part in (parts if isinstance(parts, (list, tuple)) else [parts])):
+            return True
+        return any(fields == EMPTY for fields in self._good_texts([value]))
 
     def encode(self, value: Any) -> Tensor:
-        """Raises TypeError for what is no text, ValueError for one that is empty, or not in the block's encoding."""
+        """Raises TypeError for what is no text, ValueError for one that is not in the block's encoding."""
         return torch.from_numpy(self.numbers(value).astype(np.int64))
 
     def numbers(self, value: Any) -> np.ndarray:
@@ -150,6 +156,8 @@ class TextBlock(Block):
             numbers = self._numericalize.encode(Marking(self.tokenizer)(fields)).to(torch.int32).numpy()
         else:
             numbers = kept
+        if not len(numbers) and fields == EMPTY:
+            return np.array([self.pad_id], np.int32)
         if not len(numbers):
             raise ValueError(f"the tokenizer found no token in {fields[0][:40]!r}: leave such texts out.")
         return numbers[::-1] if self.backwards else numbers
@@ -195,15 +203,14 @@ class TextBlock(Block):
         return ColReader(self.text_cols)(value) if is_row and self.text_cols is not None else value
 
     def _fields(self, value: Any) -> tuple[str, ...]:
-        """The fields of a raw value. Raises TypeError or ValueError where there is no text."""
+        """The fields of a raw value, `EMPTY` where nothing is in any. Raises TypeError or ValueError for no text."""
         value = self._columns(value)
         if isinstance(value, Path):
             value = self._read(value)
         parts: tuple[Any, ...] = tuple(value) if isinstance(value, (list, tuple)) and len(value) else (value,)
         if wrong := [part for part in parts if not isinstance(part, str)]:
             raise _no_text(wrong[0])
-        _check_not_empty("".join(parts))
-        return tuple(map(str, parts))
+        return tuple(map(str, parts)) if "".join(parts).strip() else EMPTY
 
     def _read(self, file: Path) -> str:
         file = file if self.folder is None else self.folder / file
@@ -237,11 +244,6 @@ def as_tokenizer(tokenizer: Any) -> Any:
             "hf_tokenizer(name) brings one of the Hugging Face hub, SubwordTokenizer.load(file) a tokenizer.json."
         )
     return tokenizer
-
-
-def _check_not_empty(text: str) -> None:
-    if not text.strip():
-        raise ValueError("the text is empty: leave such items out.")
 
 
 def _no_text(value: Any) -> TypeError:

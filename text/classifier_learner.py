@@ -20,12 +20,14 @@ from torch.optim import AdamW
 from ..data import DataBunch
 from ..learner.stages import Callbacks
 from ..learner.trainer import Rate
+from .blocks import TextBlock
 from .classifier import TextClassifierSpec, split_classifier
 from .hub import HubClassifierSpec
 from .lm_learner import check_has_weights
 from .pretrained import load_pretrained
 from .special import PAD, PAD_ID
 from .text_learner import TextLearner, vocabulary
+from .token_blocks import TokenCategoryBlock
 
 __all__ = ["text_classifier_learner"]
 
@@ -48,9 +50,11 @@ def text_classifier_learner(data: DataBunch, arch: Callable[..., nn.Module] | st
     their mean goes into a linear layer; `config` changes settings of its own, `drop_mult` multiplies the dropout before
     that layer, 0.2, and `pretrained` is True or False.
 
-    Layer groups are the embedding, each layer that reads, and the head.
+    Layer groups are the embedding, each layer that reads, and the head. Raises ValueError for targets that are texts
+    themselves, or labels of words.
     """
     vocab = vocabulary(data)
+    _check_targets(data)
     pad = vocab.index(PAD) if PAD in vocab else PAD_ID
     if isinstance(arch, (str, Path)):
         spec = HubClassifierSpec.of(arch, data.c, config or {}, drop_mult, pad, max_len)
@@ -66,3 +70,20 @@ def text_classifier_learner(data: DataBunch, arch: Callable[..., nn.Module] | st
     if pretrained:
         learn.freeze()
     return learn
+
+
+def _check_targets(data: DataBunch) -> None:
+    """Raise ValueError where a target is not of a whole text."""
+    wrong = next((block for block in data.targets if isinstance(block, (TextBlock, TokenCategoryBlock))), None)
+    if wrong is None:
+        return
+    if isinstance(wrong, TokenCategoryBlock):
+        found, fitting = "a label for each word", "token_classifier_learner"
+    elif wrong.is_lm:
+        found, fitting = "windows of a language model (is_lm=True)", "language_model_learner"
+    else:
+        found, fitting = "a text as target", "seq2seq_learner"
+    raise ValueError(
+        f"text_classifier_learner needs data with a label for each text, and this has {found}: make it of texts and "
+        f"labels, as TextDataBunch.from_df(df, label_col='label'), or take {fitting}."
+    )

@@ -20,7 +20,8 @@ from ..data import (
 )
 from ..data.items import as_items, each, kind, short
 from ..data.splitters import GrandparentSplitter
-from .blocks import Columns, TextBlock
+from .blocks import TextBlock
+from .columns import Columns, check_cells
 from .files import FolderSplitter, get_text_files
 from .label_columns import label_block
 
@@ -37,7 +38,8 @@ class TextDataBunch(DataBunch):
     Of all factories: `valid_pct` (0–1) of the texts validate at random under `seed`, which also governs their order;
     `tokenizer`, `vocab`, `seq_len`, `min_freq`, `max_vocab` and `backwards` are those of `TextBlock`, `bs` and `val_bs`
     texts or rows in a batch. `num_workers` processes tokenise (by default one for each core), and read the batches of
-    a classifier. Raise ItemError for a text that is missing, empty or no text, and for a label that is missing.
+    a classifier. Raise ItemError for a text that is missing, empty or no text, and for a label that is missing. (To
+    predict, a text may be empty.)
     """
 
     @classmethod
@@ -52,7 +54,9 @@ class TextDataBunch(DataBunch):
 
         `label_delim` parts a label into several; several `label_col` are 0s and 1s, or else several numbers; a column
         of floats is a regression. The rows where `valid_col` is true validate. A language model has no labels.
+        Errors name rows by their index.
         """
+        check_cells(df, text_col, None if is_lm or label_delim is not None else label_col)
         text = TextBlock.from_df(text_col, tokenizer, vocab, is_lm, seq_len, min_freq, max_vocab, backwards)
         splitter = RandomSplitter(valid_pct, seed) if valid_col is None else ColSplitter(valid_col)
         if is_lm:

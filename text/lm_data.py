@@ -30,9 +30,13 @@ def lm_loader(documents: Dataset, bs: int, device: torch.device, training: bool 
               batch_tfms: Sequence[Transform] = ()) -> "LMLoader":  # fmt: skip
     """A loader of the texts of `documents`, whose first block is a `TextBlock`, shuffled each epoch if in `training`.
 
-    Raises ValueError where there are not enough tokens for `bs` rows.
+    Where it is not, few texts have fewer rows than `bs`, of one window each. Raises ValueError where there are not
+    enough tokens for `bs` rows in training, or for a window at all.
     """
-    windows = LMDataset(documents, bs, training if shuffle is None else shuffle)
+    windows = LMDataset(documents, bs if training else 1, training if shuffle is None else shuffle)
+    if not training:
+        bs = max(1, min(bs, windows.row_length // windows.seq_len))
+        windows = windows.with_rows(bs)
     return _loader(windows, bs, device, batch_tfms, training)
 
 
@@ -61,6 +65,11 @@ class LMDataset(torch.utils.data.Dataset):
 
     def _set_rows(self, n_rows: int) -> None:
         self.n_rows, self.row_length = n_rows, (len(self.data) - 1) // n_rows  # the last token is a target only
+        if len(self.data) < 2:
+            raise ValueError(
+                f"{len(self.data)} tokens in {len(self.lengths)} texts are too few: a language model needs two, one to "
+                "read and one to predict."
+            )
         if self.row_length < 1:
             raise ValueError(
                 f"{len(self.data)} tokens in {len(self.lengths)} texts are too few for {n_rows} rows (bs, for each "

@@ -18,9 +18,11 @@ from ..learner import CrossEntropyLoss
 from ..learner.stages import Callbacks
 from ..learner.trainer import Rate
 from .awd_lstm import AWD_LSTM
+from .blocks import TextBlock
 from .language_model import LanguageModelSpec, split_language_model
 from .pretrained import load_pretrained
 from .text_learner import LMLearner, vocabulary
+from .token_blocks import WordsBlock
 
 __all__ = ["check_has_weights", "language_model_learner"]
 
@@ -38,9 +40,10 @@ def language_model_learner(data: DataBunch, arch: Callable[..., nn.Module], conf
     `TransformerLM`. Layer groups are the layers that read, and last the embedding with the decoder. `loss_func` is by
     default cross-entropy over all tokens.
 
-    Gradients are not clipped; `cbs=GradientClip(0.25)` does.
+    Gradients are not clipped; `cbs=GradientClip(0.25)` does. Raises ValueError for data of another task.
     """
     vocab = vocabulary(data)
+    _check_is_lm(data)
     spec = LanguageModelSpec(arch, len(vocab), config or {}, drop_mult)
     model = spec.build()
     if pretrained:
@@ -51,6 +54,18 @@ def language_model_learner(data: DataBunch, arch: Callable[..., nn.Module], conf
     if pretrained:
         learn.freeze()
     return learn
+
+
+def _check_is_lm(data: DataBunch) -> None:
+    """Raise ValueError where batches are no windows of texts."""
+    text = data.blocks[0]
+    if isinstance(text, (TextBlock, WordsBlock)) and not getattr(text, "is_lm", False):
+        names = ", ".join(type(block).__name__ for block in data.blocks)
+        raise ValueError(
+            f"language_model_learner needs windows of texts, and this data has items of the blocks {names}: make it "
+            "with TextDataBunch.from_df(df, is_lm=True) or DataBlock(TextBlock(is_lm=True)), or take "
+            "text_classifier_learner for labels."
+        )
 
 
 def check_has_weights(arch: Any, pretrained: bool | str | Path) -> None:

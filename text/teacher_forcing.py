@@ -12,6 +12,7 @@ class TeacherForcing(Callback):
 
     The probability of the true one falls in a line from 1 to `end` in the first `end_epoch` epochs of a fit; without
     `end_epoch` it stays 1, which is fast: all tokens are computed at once. In validation a model never sees a target.
+    Of several the one that was added last acts, so that `fit(…, cbs=TeacherForcing(…))` is heard.
 
     Williams & Zipser 1989; that it falls is scheduled sampling, Bengio et al. 2015, arXiv:1506.03099.
     """
@@ -23,12 +24,16 @@ class TeacherForcing(Callback):
                 "probability."
             )
         self.end_epoch, self.end = end_epoch, end
+        self.acts = True  # and not one that was added later
 
     def __repr__(self) -> str:
         return f"TeacherForcing(end_epoch={self.end_epoch}, end={self.end})"
 
+    def before_fit(self, learn: Any) -> None:
+        self.acts = [cb for cb in learn.cbs if isinstance(cb, TeacherForcing)][-1] is self
+
     def before_batch(self, learn: Any) -> None:
-        if learn.training:
+        if learn.training and self.acts:
             learn.xb = (*learn.xb, *learn.yb, self.probability(learn.pct_train * learn.n_epoch))
 
     def probability(self, epochs_done: float) -> float:

@@ -105,9 +105,11 @@ class LMLearner(TextLearner):
 
         Logits are divided by `temperature`: below 1 likely words get likelier, 0 always takes the likeliest. `top_k`
         leaves that many words to choose from, `top_p` the fewest that together have this probability. Padding and
-        unknown words never come, unless there is nothing else. The same after `set_seed`.
+        unknown words never come, unless there is nothing else. An empty `text` lets it begin one. The same after
+        `set_seed`.
 
-        Raises ValueError for an argument out of its range, and for a text without words.
+        Raises ValueError for an argument out of its range, and where a model that reads backwards has no word to go on
+        after.
         """
         return self._continued(
             text, lambda prompt, banned: generate(self.model, prompt, n_words, temperature, top_k, top_p, banned)

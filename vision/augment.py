@@ -178,6 +178,9 @@ class Geometry(Transform):
         images = next((value for value in sample if isinstance(value, TVTensor)), None)
         if images is None:
             return sample
+        if isinstance(images, tv_tensors.Image) and images.ndim != 4:
+            raise ValueError(f"it changes batches (bs, c, h, w), not {tuple(images.shape)}: put aug_transforms() into "
+                             "batch_tfms.")  # fmt: skip
         if rand is None or not self._is_random:
             return sample if self.size is None else map_type(TVTensor, self._resize, sample)
         if self._only_mirrors:

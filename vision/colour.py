@@ -38,6 +38,7 @@ class Colour(Transform):
     batch: bool = False
 
     order: ClassVar[int] = 41
+    clips: ClassVar[bool] = True
 
     def __post_init__(self):
         check_range("max_saturation", self.max_saturation, 0 <= self.max_saturation < 1, "0 or more and below 1")

@@ -34,6 +34,7 @@ class Lighting(Transform):
     p_contrast: float | None = None
 
     order: ClassVar[int] = 40
+    clips: ClassVar[bool] = True
 
     def __post_init__(self):
         check_range("max_lighting", self.max_lighting, 0 <= self.max_lighting < 1, "0 or more and below 1")

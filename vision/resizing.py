@@ -5,6 +5,7 @@ Boxes are cut off at the edge, points stay where they are, also outside: torchvi
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -28,9 +29,9 @@ MIDDLE = (0.5, 0.5)
 def height_width(size: Size) -> tuple[int, int]:
     """`size` as (height, width). Raises ValueError unless it is one or two positive integers."""
     sides = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+    if len(sides) != 2 or not all(isinstance(side, Integral) and side > 0 for side in sides):
         raise ValueError(f"size is an int or (height, width), in pixels above 0, not {size!r}.")
-    return sides
+    return int(sides[0]), int(sides[1])
 
 
 def window(old: Sequence[int], shape: Sequence[float], place: Sequence[float] = MIDDLE, share: float = 1.0) -> Box:

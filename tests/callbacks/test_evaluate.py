@@ -6,7 +6,8 @@ import torchmetrics
 from torch import nn
 from torch.nn import functional as F
 from warmstart.callbacks import Callback, CancelValidate
-from warmstart.learner import CrossEntropyLoss, accuracy
+from warmstart.data import DataBunch
+from warmstart.learner import CrossEntropyLoss, Learner, accuracy
 
 
 def everything(learn):
@@ -22,6 +23,24 @@ def test_loss_and_metrics_are_exact_under_uneven_batches(make_learn):
     assert learn.validate() == pytest.approx(
         {"valid_loss": float(F.cross_entropy(pred, targ)), "accuracy": float((pred.argmax(1) == targ).float().mean())}
     )
+
+
+def test_a_loss_over_tokens_is_averaged_over_the_tokens_that_count():
+    """Whatever the lengths, and how much of each batch is padding; a batch that is padding alone counts for nothing."""
+    gen = torch.Generator().manual_seed(0)
+    lengths = (9, 4, 2)
+    batches = [(torch.randn(2, n, 3, generator=gen), torch.randint(3, (2, n), generator=gen)) for n in lengths]
+    batches[1][1][0] = batches[2][1][:] = -100
+    learn = Learner(DataBunch(batches, batches, device="cpu"), nn.Linear(3, 3), CrossEntropyLoss(), metrics=right)
+    pred, targ = (torch.cat([part.flatten(0, 1) for part in parts]) for parts in zip(*batches, strict=True))
+    with torch.no_grad():
+        pred = learn.model(pred)
+    expected = float(F.cross_entropy(pred, targ)), float((pred.argmax(1) == targ).float().mean())
+    assert tuple(learn.validate().values()) == pytest.approx(expected)
+
+
+def right(pred, targ):
+    return (pred.argmax(-1) == targ).float().mean()
 
 
 def test_a_fit_records_what_validate_returns(make_learn):

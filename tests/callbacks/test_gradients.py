@@ -87,6 +87,11 @@ def test_a_group_of_less_than_one_sample_is_refused():
         GradientAccumulation(0)
 
 
+def test_two_of_them_are_refused():
+    with pytest.raises(ValueError, match="of 16 and of 8 samples, would both decide when this fit steps: choose one"):
+        train(batches(8, 8), [GradientAccumulation(8), GradientAccumulation(16)])
+
+
 # ---- clipping
 
 
@@ -113,6 +118,14 @@ def test_clipping_by_value_cuts_each_number():
     largest = []
     train(batches(8, 8), [GradientClip(None, max_value=0.01), Look()])
     assert all(value == pytest.approx(0.01) for value in largest)
+
+
+@pytest.mark.parametrize("bound", [-1, 0, float("nan")])
+def test_a_bound_that_would_turn_gradients_round_is_refused(bound):
+    with pytest.raises(ValueError, match=f"max_norm={bound}: gradients are cut to a bound above 0"):
+        GradientClip(bound)
+    with pytest.raises(ValueError, match=f"max_value={bound}: gradients are cut to a bound above 0"):
+        GradientClip(None, max_value=bound)
 
 
 # ---- SAM

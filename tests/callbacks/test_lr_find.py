@@ -46,6 +46,12 @@ def test_steep_is_where_the_loss_falls_fastest():
     assert 1e-3 <= steep(LRS, losses) <= 1e-2
 
 
+def test_steep_does_not_fall_for_the_noise_of_the_first_batches():
+    """The smoothed loss begins with single batches, and moves less and less from one to the next."""
+    noise = np.random.default_rng(0).normal(size=71) / np.arange(1, 72)
+    assert 1e-4 <= steep(LRS, descent(1e-4, 1e-2) + noise) <= 1e-2
+
+
 def test_slide_is_the_last_before_a_share_of_the_way_down():
     falling = descent(1e-4, 1e-2)
     assert slide(LRS, falling) == near(10 ** (-4 + 0.8 * 2))

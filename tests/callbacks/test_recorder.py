@@ -51,7 +51,8 @@ def test_train_loss_is_averaged_by_sample(make_learn):
 @pytest.mark.parametrize(("splits", "lrs"), [(1, [0.1] * 4), (2, [0.2] * 4)])
 def test_the_learning_rate_is_the_last_groups(make_learn, splits, lrs):
     def splitter(model):
-        return [list(model[0].parameters()), list(model[2].parameters())][-splits:]
+        first, second = list(model[0].parameters()), list(model[2].parameters())
+        return [first, second] if splits == 2 else [*first, *second]
 
     learn = make_learn(splitter=splitter)
     learn.fit(1, [0.1, 0.2] if splits == 2 else 0.1)

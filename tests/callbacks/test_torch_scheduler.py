@@ -27,7 +27,9 @@ from warmstart.callbacks import (
     Callback,
     CancelStep,
     GradientAccumulation,
+    ParamScheduler,
     TorchScheduler,
+    sched_lin,
 )
 from warmstart.learner import Lookahead
 
@@ -275,6 +277,24 @@ def test_lookahead_is_an_optimizer_like_others(make_learn, fitted):
     assert fitted(TorchScheduler(scheduler), learn=learn) == written_out(scheduler, 12)
     learn.prepare_optimizer()
     assert fitted(TorchScheduler(scheduler(learn.opt)), learn=learn, lr=None) == written_out(scheduler, 12)
+
+
+# ---- beside others
+
+
+@pytest.mark.parametrize("fit", ["fit_one_cycle", "fit_flat_cos"])
+def test_another_schedule_of_the_learning_rate_is_refused(learn, fit):
+    with pytest.raises(ValueError, match=r"another schedule of the learning rate.*: use learn\.fit, without"):
+        getattr(learn, fit)(1, cbs=TorchScheduler(partial(StepLR, step_size=1)))
+    learn.fit(1, cbs=[TorchScheduler(partial(StepLR, step_size=1)), ParamScheduler({"mom": sched_lin(0.9, 0.8)})])
+
+
+def test_two_for_one_optimizer_are_refused(learn):
+    two = [TorchScheduler(partial(StepLR, step_size=1)), TorchScheduler(partial(ExponentialLR, gamma=0.9))]
+    with pytest.raises(ValueError, match="Two TorchSchedulers, of StepLR and ExponentialLR, would both"):
+        learn.fit(1, cbs=two)
+    for cb in two:
+        learn.fit(1, cbs=cb)
 
 
 # ---- what is no scheduler

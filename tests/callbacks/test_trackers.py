@@ -44,6 +44,18 @@ class Results(Callback):
             learn.results[self.name] = value
 
 
+class Worse(Callback):
+    """Keeps how many epochs a callback has counted as no better."""
+
+    order = 91
+
+    def __init__(self, cb):
+        self.cb, self.seen = cb, []
+
+    def after_epoch(self, learn):
+        self.seen.append(self.cb.monitor.n_worse)
+
+
 class Weights(Callback):
     """Keeps the weights as they are after each epoch."""
 
@@ -107,6 +119,14 @@ def test_names_of_losses_and_errors_are_better_small_and_others_great(name, smal
 @pytest.mark.parametrize("comp", [operator.gt, np.greater, torch.gt, lambda new, best: new > best])
 def test_a_comparison_may_be_pythons_numpys_torchs_or_ones_own(learn, comp):
     assert n_epochs(learn, EarlyStopping("valid_loss", comp), values=(0.1, 0.2, 0.30000000001, 0.3, 0.4)) == 4
+
+
+def test_what_float32_rounds_away_is_no_improvement(learn):
+    values = [0.983333333333, 0.983333333333, 0.983333337307, 0.983334, 0.984]
+    for sign, comp in {1: operator.gt, -1: operator.lt}.items():
+        cb, results = EarlyStopping("accuracy", comp, patience=9), Results(*(sign * v for v in values), name="accuracy")
+        learn.fit(5, cbs=[results, cb, counts := Worse(cb)])
+        assert counts.seen == [0, 1, 2, 3, 0]
 
 
 def test_min_delta_is_measured_in_the_direction_of_the_comparison(make_learn):
@@ -317,6 +337,12 @@ def test_files_may_come_every_few_epochs_and_at_the_end(learn, tmp_path):
     learn.fit(5, cbs=SaveModel(every_epoch=2, at_end=True, fname="sub/run.pth"))
     names = sorted(file.name for file in (tmp_path / "models/sub").iterdir())
     assert names == ["run.pth", "run_1.pth", "run_3.pth"]
+
+
+def test_files_may_end_in_pt(learn, tmp_path):
+    learn.fit(2, cbs=[SaveModel(every_epoch=True, fname="v1.2.pt"), SaveModel(fname="best.pt")])
+    names = sorted(file.name for file in (tmp_path / "models").iterdir())
+    assert names == ["best.pt", "v1.2_0.pt", "v1.2_1.pt"]
 
 
 def test_at_end_saves_what_the_fit_ends_with(learn):

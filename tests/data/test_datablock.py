@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from torch.utils.data import WeightedRandomSampler
+from torchvision.transforms import v2
 from warmstart.data import (
     Block,
     CategoryBlock,
@@ -293,6 +294,36 @@ def test_summary_names_the_step_that_fails(changes, step, last_line, capsys):
 # ---- errors
 
 
+def test_a_batch_transform_that_fails_is_named_with_the_first_item():
+    with pytest.raises(ItemError, match=r"raise_error failed: RuntimeError: no\. The batch begins with item 0 of 8 \("):
+        bunch(insects(batch_tfms=raise_error), shuffle=False).one_batch()
+
+
+def test_an_item_transform_that_returns_no_tensor_is_named():
+    message = r"item transforms \(Scale, nothing\) leave a NoneType for the RegressionBlock of item 0 of 8 \(data/ant"
+
+    def nothing(value):
+        return None
+
+    with pytest.raises(ItemError, match=message):
+        bunch(insects(blocks=(RegressionBlock, RegressionBlock), get_x=number, get_y=number,
+                      item_tfms=[Scale(2.0), nothing]), shuffle=False).one_batch()  # fmt: skip
+
+
+def test_what_is_normalised_before_it_is_cut_off_is_an_error():
+    @dataclass
+    class Light(Transform):
+        clips = True
+
+        def __call__(self, sample, rand):
+            return sample
+
+    normalise = v2.Normalize([0.5], [0.5])
+    with pytest.raises(ValueError, match="Normalize would come before Light of batch_tfms"):
+        insects(item_tfms=normalise, batch_tfms=Light())
+    insects(batch_tfms=[normalise, Light()])
+
+
 def test_an_empty_folder_is_an_error_that_names_it(tmp_path):
     with pytest.raises(
         ValueError, match=r"get_image_files found no items in .*: is it the right place, .* extensions\?"
@@ -332,8 +363,8 @@ def test_labels_that_are_missing_are_counted(nothing):
 
     with pytest.raises(
         ItemError,
-        match=r"get_y \(label\) gave no value \(None or NaN\) for 4 of 8 items, first: item 1 of 8 \(data/bee/1.jpg\)"
-        r"\. It gets a Path: return its value, or leave such items out in get_items",
+        match=r"get_y \(label\) gave no value \(None, NaN or empty\) for 4 of 8 items, first: item 1 of 8 "
+        r"\(data/bee/1.jpg\)\. It gets a Path: return its value, or leave such items out in get_items",
     ):
         insects(get_y=label).datasets(files)
     assert bunch(insects(blocks=(Block, CategoryBlock(add_na=True)), get_y=label)).vocab == ["#na#", "ant"]

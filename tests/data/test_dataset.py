@@ -184,8 +184,8 @@ def test_missing_values_are_counted_and_the_first_is_named(nothing):
     ds = Dataset(range(10), [CategoryBlock(["a"])], [lambda i: nothing if i in (3, 5) else "a"])
     with pytest.raises(
         ItemError,
-        match=r"^get_x \(<lambda>\) gave no value \(None or NaN\) for 2 of 10 items, first: item 3 of 10 \(3\)\. "
-        r"It gets a int: return its value, or leave such items out in get_items; .*add_na=True",
+        match=r"^get_x \(<lambda>\) gave no value \(None, NaN or empty\) for 2 of 10 items, first: item 3 of 10 "
+        r"\(3\)\. It gets a int: return its value, or leave such items out in get_items; .*add_na=True",
     ):
         ds.values(0)
 

@@ -7,7 +7,7 @@ import torchvision
 from torch import nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
-from warmstart.data import Transform
+from warmstart.data import ItemError, Transform
 from warmstart.data.randomness import Randomness
 from warmstart.data.transforms import apply_transforms, as_transforms, decode_transforms
 
@@ -131,3 +131,40 @@ def test_a_class_is_no_transform_yet(kind):
 def test_old_transforms_of_torchvision_are_pointed_to_the_new_ones():
     with pytest.raises(TypeError, match=r"old transforms: pass torchvision\.transforms\.v2\.RandomRotation"):
         as_transforms(torchvision.transforms.RandomRotation(5))
+
+
+# ---- of torchvision
+
+
+def test_torchvisions_normalisation_comes_last_and_is_undone_for_showing():
+    @dataclass
+    class Light(Transform):
+        order: ClassVar[int] = 40
+
+        def __call__(self, sample, rand):
+            return tuple(value.clamp(0, 1) for value in sample)
+
+    tfms = as_transforms([v2.Normalize([0.5], [0.1]), Light(), Add(0.0)])
+    assert [tfm.name for tfm in tfms] == ["Add", "Light", "Normalize"]
+    picture = tv_tensors.Image(torch.rand(2, 1, 4, 4))
+    (result,) = apply_transforms(tfms, (picture,), None)
+    assert result.min() < -1 and result.max() > 1
+    torch.testing.assert_close(decode_transforms(tfms, (tv_tensors.Image(result),))[0], picture)
+
+
+@pytest.mark.parametrize("flip", [v2.RandomHorizontalFlip(1), v2.RandomVerticalFlip(1)])
+def test_points_stay_on_their_pixels_when_torchvision_mirrors(flip):
+    picture = torch.zeros(1, 6, 8)
+    picture[0, 1, 2] = 1
+    middle = tv_tensors.KeyPoints([[2.5, 1.5]], canvas_size=(6, 8))
+    moved, point = apply(flip, (tv_tensors.Image(picture), middle), Randomness(0, 0, [0]))
+    _, y, x = moved.nonzero()[0].tolist()
+    assert isinstance(point, tv_tensors.KeyPoints) and point.tolist() == [[x + 0.5, y + 0.5]]
+
+
+def test_a_transform_of_a_batch_that_fails_is_named():
+    def odd(x):
+        raise RuntimeError("no such thing")
+
+    with pytest.raises(ItemError, match="batch transform odd failed: RuntimeError: no such thing"):
+        apply(odd, (image, label))

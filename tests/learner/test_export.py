@@ -397,6 +397,20 @@ def test_all_missing_names_are_listed_with_the_call_that_hands_them_in(photos, t
         load_learner(file, custom={"OwnNet": OwnNet, "own_loss": own_loss, "Brighten": Brighten})
 
 
+class Sized(nn.Module):
+    def __init__(self, n_out):
+        super().__init__()
+        self.linear = nn.Linear(4, n_out)
+
+
+@pytest.mark.parametrize("model", [make_net(), Sized(2)], ids=["Sequential", "Sized"])
+def test_a_model_whose_class_needs_arguments_is_asked_for_as_a_function(photos, tmp_path, model):
+    file, name = photo_learner(photos, model).export(tmp_path / "export.pt"), type(model).__name__
+    with pytest.raises(KeyError, match=rf"custom=\{{'{name}': lambda: {name}\(…\)\}}\)"):
+        load_learner(file)
+    assert load_learner(file, custom={name: lambda: model}).model is model
+
+
 def test_what_is_no_model_is_reported(photos, tmp_path):
     file = photo_learner(photos, OwnNet()).export(tmp_path / "export.pt")
     for wrong, message in {dict: "custom gave dict for the model", "OwnNet": "'str' object is not callable"}.items():
@@ -495,7 +509,7 @@ def test_a_learner_of_plain_loaders_keeps_model_and_loss(tmp_path):
 
 
 def two_groups(model):
-    return [list(model.conv.parameters()), list(model.head.parameters())]
+    return [[*model.conv.parameters(), *model.norm.parameters()], list(model.head.parameters())]
 
 
 def test_a_learner_exported_while_frozen_can_be_unfrozen_and_trained_on_new_data(photos, tmp_path):

@@ -437,8 +437,10 @@ def test_predicting_in_the_middle_of_a_fit_does_not_change_it(data, x):
 def test_plain_loaders_do_not_say_what_an_item_is(x, y):
     batches = DataLoader(TensorDataset(x, y), 4)
     learn = quiet(Learner(DataBunch(batches, batches, device="cpu"), nn.Linear(4, 3), CrossEntropyLoss()))
-    with pytest.raises(ValueError, match=r"needs data from a DataBlock.*get_preds\(dl=…\)"):
+    with pytest.raises(ValueError, match=r"^predict makes .* from a DataBlock.*learn\.get_preds\(dl=\[\(x,\)\]\)"):
         learn.predict(x[0])
+    with pytest.raises(ValueError, match=r"^batch_predict makes .* from a DataBlock"):
+        learn.batch_predict(x)
     with pytest.raises(ValueError, match="show_results needs a validation set from a DataBlock"):
         learn.show_results()
     assert learn.get_preds(dl=[(x,)])[0].allclose(outputs(learn.model, x).softmax(1))
@@ -583,3 +585,13 @@ def test_tta_refuses_targets_that_move_with_their_image():
     learn = quiet(Learner(block.databunch(items, bs=4, num_workers=0, device="cpu"), nn.Conv2d(3, 2, 1)))
     with pytest.raises(ValueError, match=r"cropped at random, and MaskBlock's move with their image.*Use get_preds"):
         learn.tta()
+
+
+def test_show_results_does_not_guess_which_part_of_one_tensor_answers_which_target(photos):
+    block = DataBlock((ImageBlock, CategoryBlock, RegressionBlock), get_y=[parent_label, lambda file: 1.0], n_inp=1,
+                      item_tfms=Resize(8))  # fmt: skip
+    data = block.databunch(get_image_files(photos), bs=2, num_workers=0, device="cpu", seed=0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 3))
+    learn = quiet(Learner(data, model, lambda pred, kind, number: (pred[:, 2] - number).abs().mean()))
+    with pytest.raises(ValueError, match="one tensor for 2 targets"):
+        learn.show_results()

@@ -1,6 +1,7 @@
 """The loop: which events come when, what cancels what, and that the weights are those of a loop written by hand."""
 
 import copy
+import sys
 import types
 
 import pytest
@@ -612,3 +613,16 @@ def test_an_error_of_the_loss_itself_is_not_hidden():
     learn.loss_func = types.SimpleNamespace(__call__=None)
     with pytest.raises(TypeError, match="not callable"):
         learn.fit(1)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="errors have notes from Python 3.11 on")
+def test_inputs_that_are_packed_together_are_explained():
+    class Sum(nn.Linear):
+        def forward(self, a, b):
+            return super().forward(a + b)
+
+    x, y = torch.randn(8, 4), torch.zeros(8).long()
+    learn = Learner(DataBunch([((x, x), y)], device="cpu"), Sum(4, 2), nn.CrossEntropyLoss())
+    with pytest.raises(TypeError, match="missing 1 required positional argument") as caught:
+        learn.fit(1)
+    assert "a loader yields (a, b, y), not ((a, b), y)" in caught.value.__notes__[0]

@@ -1,7 +1,9 @@
 """Optimizers: PyTorch's own, over layer groups, fused where that is possible, with decay where it belongs."""
 
+import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -75,6 +77,22 @@ def test_a_model_without_parameters_has_one_empty_group():
     assert layer_groups(trainable_params, nn.ReLU()) == [[]]
 
 
+def test_parameters_in_no_group_are_frozen_with_a_warning():
+    model, data = network(), DataBunch([(torch.randn(8, 4), torch.arange(8) % 2)], device="cpu")
+    with pytest.warns(UserWarning, match=r"splitter <lambda> leaves 4 parameters out.*first: 0\.weight"):
+        learn = Learner(data, model, CrossEntropyLoss(), splitter=lambda m: list(m[3].parameters()))
+    assert trainable_params(model) == list(model[3].parameters())
+    assert "trainable 18, frozen 56" in learn.summary()
+
+
+def test_frozen_parameters_may_be_left_out_silently():
+    model, data = network(), DataBunch([(torch.randn(8, 4), torch.arange(8) % 2)], device="cpu")
+    model[:2].requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Learner(data, model, CrossEntropyLoss(), splitter=lambda m: list(m[3].parameters()))
+
+
 @pytest.mark.parametrize(
     ("splitter", "what"),
     [(lambda m: [m[0], m[3]], "Linear"), (lambda m: [[m[0]], [m[3]]], "Linear"), (lambda m: ["0"], "str")],
@@ -90,6 +108,8 @@ def test_anything_but_parameters_is_an_error(splitter, what):
         (0.1, 3, [0.1, 0.1, 0.1]),
         ([0.1, 0.2], 2, [0.1, 0.2]),
         (torch.tensor([1.0, 2.0]), 2, [1.0, 2.0]),
+        (torch.tensor(0.5), 2, [0.5, 0.5]),
+        (np.float32(0.5), 2, [0.5, 0.5]),
         (slice(1e-4, 1e-2), 3, [1e-4, 1e-3, 1e-2]),
         (slice(1e-4, 1e-2), 2, [1e-4, 1e-2]),
         (slice(0.1), 3, [0.01, 0.01, 0.1]),
@@ -97,6 +117,36 @@ def test_anything_but_parameters_is_an_error(splitter, what):
 )
 def test_a_value_for_each_group(value, n, expected):
     assert per_group(value, n) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (-1.0, ValueError, r"lr has -1\.0: a learning rate is a finite number, 0 or more"),
+        ([0.1, float("nan")], ValueError, "lr has nan"),
+        (float("inf"), ValueError, "lr has inf"),
+        (slice(0, 1), ValueError, r"lr=slice\(0, 1, None\) is spread evenly in log space: both ends must be above 0"),
+        (slice(-1), ValueError, r"lr has -1\.0"),
+        ("12", TypeError, "lr has '12' where a learning rate was expected: pass a number"),
+        (slice(None), TypeError, "lr has None"),
+        ([0.1, "2"], TypeError, "lr has '2'"),
+    ],
+)
+def test_what_is_no_learning_rate_is_refused(value, error, message):
+    with pytest.raises(error, match=message):
+        per_group(value, 2)
+
+
+def test_a_fit_with_an_optimizer_refuses_them_too():
+    batches = [(torch.randn(8, 4), torch.arange(8) % 2)]
+    learn = Learner(DataBunch(batches, device="cpu"), network(), CrossEntropyLoss(), splitter=halves)
+    learn.progress.bar = learn.progress.table = False
+    learn.fit(1, torch.tensor(1e-3))
+    with pytest.raises(ValueError, match=r"lr has -1\.0"):
+        learn.fit(1, -1.0)
+    with pytest.raises(TypeError, match="lr_max has '12'"):
+        learn.fit_one_cycle(1, "12")
+    assert {group["lr"] for group in learn.opt.param_groups} == {float(torch.tensor(1e-3))}
 
 
 # ---- making them

@@ -102,3 +102,38 @@ def test_callbacks_and_an_optimizer_without_name_are_printed():
 
     text = str(make_learn(cbs=Mine(), opt_func=lambda params, lr: SGD(params, lr)).summary())
     assert "Callbacks: Evaluate, Recorder, ProgressBar, Mine" in text and "Optimizer: <lambda>" in text
+
+
+def test_a_forward_pass_that_fails_leaves_shapes_out():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 2), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.second(self.first(x))
+
+    text = str(make_learn(Net(), (torch.randn(4, 4), torch.zeros(4).long())).summary())
+    assert "first: Linear   4 × 2            10  yes\nsecond: Linear  unknown           8  yes\n" in text
+    assert "\nOutputs are left out where the forward pass failed, with RuntimeError: mat1 and mat2" in text
+    assert "Parameters: 18, trainable 18, frozen 0" in text
+
+
+def test_optimizers_of_a_system_are_named():
+    class Pair(nn.Linear):
+        automatic_optimization = False
+
+        def training_step(self, batch, batch_idx):
+            for opt in self.optimizers():
+                opt.step()
+
+        def configure_optimizers(self):
+            self.expected_steps = self.trainer.estimated_stepping_batches
+            return [torch.optim.Adam([self.weight]), SGD([self.bias], 0.1)]
+
+    data = DataBunch([(torch.randn(4, 4), torch.zeros(4).long())], device="cpu")
+    learn = Learner(data, Pair(4, 2))
+    learn.progress.bar = learn.progress.table = False
+    assert "Optimizer: Adam, SGD\n" in learn.summary() and learn.opt is None and learn.model.expected_steps == 1
+    learn.fit(1)
+    assert "Optimizer: Adam, SGD\n" in learn.summary()

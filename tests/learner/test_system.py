@@ -299,6 +299,15 @@ def test_several_optimizers_are_stepped_by_hand_as_written_out():
     assert set(learn.recorder.history) == {"epoch", "train_loss", "critic_loss", "gen_loss", "time"}
 
 
+def test_the_learning_rate_finder_counts_a_batch_of_a_system_that_steps_by_hand():
+    learn = make_learn(Adversarial(), valid=False)
+    before = copy.deepcopy(learn.model.state_dict())
+    (suggested,) = learn.lr_find(1e-4, 1e-1, num_it=10, stop_div=False, show_plot=False)
+    assert learn.recorder.lr_finder.lrs == pytest.approx([1e-4 * 10 ** (i / 3) for i in range(10)])
+    assert suggested in learn.recorder.lr_finder.lrs and learn.opt is None
+    assert all(torch.equal(value, before[name]) for name, value in learn.model.state_dict().items())
+
+
 def test_steps_by_hand_are_announced_with_the_optimizer_that_steps():
     class Who(Callback):
         def before_step(self, learn):

@@ -79,6 +79,7 @@ def test_save_says_where_the_file_is(tmp_path):
     assert learn.save("v1.2") == tmp_path / "weights" / "v1.2.pth"
     assert learn.save(tmp_path / "elsewhere" / "model.pth") == tmp_path / "elsewhere" / "model.pth"
     assert (tmp_path / "elsewhere" / "model.pth").exists()
+    assert learn.save("model.pt") == tmp_path / "weights" / "model.pt"
 
 
 def test_a_plain_state_dict_is_read(tmp_path):
@@ -142,11 +143,20 @@ def test_a_file_that_holds_no_weights_is_reported(tmp_path):
         learn.load("model")
 
 
+def test_a_file_that_ends_in_pt_is_read_as_it_is(tmp_path):
+    model = make_model()
+    torch.save(model.state_dict(), tmp_path / "sd.pt")
+    learn = make_learner(tmp_path).load(tmp_path / "sd.pt")
+    assert same(learn.model.state_dict(), model.state_dict())
+
+
 def test_a_missing_file_is_reported_with_those_that_exist(tmp_path):
     learn = make_learner(tmp_path)
     learn.save("best")
     with pytest.raises(FileNotFoundError, match=r"bets\.pth does not exist; its folder has \['best\.pth'\]"):
         learn.load("bets")
+    with pytest.raises(FileNotFoundError, match=r"bets\.pt does not exist\."):
+        learn.load(tmp_path / "bets.pt")
 
 
 def test_a_crash_while_saving_keeps_the_last_weights(tmp_path, monkeypatch):

@@ -95,9 +95,6 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
-        ("", ValueError, "the text is empty"),
-        (" \n", ValueError, "the text is empty"),
-        (["", " "], ValueError, "the text is empty"),
         (3, TypeError, r"got '3' \(int\).*astype\(str\)"),
         (["title", 3.5], TypeError, r"got '3.5' \(float\)"),
         ({"text": "a"}, TypeError, r"say which columns, TextBlock.from_df\('text'\)"),
@@ -115,14 +112,35 @@ def test_missing_values_are_seen_in_any_field():
     assert not block.is_missing(pd.Series({"title": "a", "text": "", "other": None}))
 
 
+@pytest.mark.parametrize("value", ["", " \n", ["", " "]])
+def test_an_empty_text_is_its_beginning_alone_and_nothing_to_learn_from(block, value):
+    assert block.tokens(block.encode(value)) == ["xxbos"] and block.decode(block.encode(value)) == ""
+    assert block.is_missing(value)
+
+
+def test_an_empty_file_is_nothing_to_learn_from(tmp_path):
+    (tmp_path / "empty.txt").write_text(" \n")
+    assert TextBlock.from_folder(tmp_path).is_missing(Path("empty.txt"))
+    assert not TextBlock.from_folder(tmp_path).is_missing(Path("nowhere.txt"))  # which is reported when it is read
+
+
+def test_where_a_tokenizer_has_no_token_an_empty_text_is_padding():
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "[PAD]": 1}, "a"))
+    words.add_special_tokens(["[PAD]"])
+    block = TextBlock(words)
+    assert block.encode("").tolist() == [block.pad_id]
+    assert block.encode("a").tolist() == [0]
+
+
 def test_a_data_block_names_the_item_with_a_bad_text():
     df = pd.DataFrame({"text": ["good", "bad", "", "fine"], "label": list("abab"), "is_valid": [0, 0, 0, 1]})
     blocks = DataBlock((TextBlock(min_freq=1), CategoryBlock), get_x=ColReader("text"), get_y=ColReader("label"),
                        splitter=lambda items: ([0, 1, 2], [3]))  # fmt: skip
-    with pytest.raises(ItemError, match=r"TextBlock\.encode failed on item 2 of 3.*the text is empty"):
+    with pytest.raises(ItemError, match=r"gave no value .* for 1 of 3 items, first: item 2 of 3"):
         blocks.datasets(df)
     df.loc[2, "text"] = None
-    with pytest.raises(ItemError, match=r"gave no value \(None or NaN\) for 1 of 3 items"):
+    with pytest.raises(ItemError, match=r"gave no value \(None, NaN or empty\) for 1 of 3 items"):
         blocks.datasets(df)
 
 

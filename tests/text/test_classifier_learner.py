@@ -9,14 +9,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from warmstart.data import DataBlock
 from warmstart.data.portable import describe, restore
 from warmstart.learner import accuracy, load_learner, set_seed
 from warmstart.learner.files import FileError
 from warmstart.text import (
     AWD_LSTM,
+    TextBlock,
     TextDataBunch,
     TextLearner,
+    TokenCategoryBlock,
     TransformerLM,
+    WordsBlock,
     language_model_learner,
     text_classifier_learner,
 )
@@ -185,6 +189,19 @@ def test_several_labels_and_numbers_are_predicted_too():
     learn = learner(AWD_LSTM, data, metrics=None)
     learn.fit(1)
     assert set(learn.predict("the film was good").decoded) <= {"bad", "fine", "text"}
+
+
+def test_targets_that_are_no_labels_of_texts_are_refused_at_once():
+    words = (["a", "b"], ["X", "Y"])
+    token_data = DataBlock((WordsBlock(min_freq=1), TokenCategoryBlock)).databunch([words] * 20, bs=4, device="cpu")
+    pairs = DataBlock((TextBlock(min_freq=1), TextBlock(min_freq=1))).databunch([("a", "b")] * 20, bs=4, device="cpu")
+    for data, message in [
+        (bunch(is_lm=True), r"this has windows of a language model \(is_lm=True\): .*or take language_model_learner"),
+        (pairs, "this has a text as target: .*or take seq2seq_learner"),
+        (token_data, "this has a label for each word: .*or take token_classifier_learner"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            learner(AWD_LSTM, data)
 
 
 def test_pretrained_weights_that_cannot_be_had_are_explained():

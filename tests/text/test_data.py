@@ -266,14 +266,24 @@ def test_all_texts_are_tokenised_once_before_training(reviews):
 @pytest.mark.parametrize(
     ("column", "value", "error", "message"),
     [
-        ("text", "", ItemError, r"failed on item 0 of 80 .*the text is empty"),
-        ("text", None, ItemError, r"gave no value \(None or NaN\) for 1 of 80 items"),
-        ("text", float("nan"), ItemError, r"gave no value \(None or NaN\) for 1 of 80 items"),
+        (
+            "text",
+            "",
+            ItemError,
+            r"the text is empty in 1 of 100 rows \(index 0\): leave them out, df\[df\['text'\]\.str",
+        ),
+        (
+            "text",
+            None,
+            ItemError,
+            r"column 'text' has no value in 1 of 100 rows \(index 0\): leave them out, df\.dropna",
+        ),
+        ("text", float("nan"), ItemError, r"text_col: column 'text' has no value in 1 of 100 rows \(index 0\)"),
         ("text", 7, ItemError, r"failed on item 0 of 80 .*got '7' \(int\).*is it the right column"),
-        ("label", None, ItemError, r"gave no value \(None or NaN\) for 1 of 80 items"),
+        ("label", None, ItemError, r"label_col: column 'label' has no value .*df\.dropna\(subset=\['label'\]\)"),
     ],
 )
-def test_a_bad_cell_is_reported_with_its_item(reviews, column, value, error, message):
+def test_a_bad_cell_is_reported_with_its_row(reviews, column, value, error, message):
     df = reviews.astype({"text": object, "label": object})
     df.at[0, column] = value
     with pytest.raises(error, match=message):
@@ -313,10 +323,24 @@ def test_a_path_is_no_list_of_texts(reviews, tmp_path):
         data.test_dl([str(tmp_path / "new.txt")])
 
 
-def test_an_empty_text_to_predict_is_reported(reviews):
-    learn = Learner(classifier_data(reviews), Bag())
-    with pytest.raises(ItemError, match="the text is empty"):
-        learn.predict("  ")
+def test_empty_texts_are_predicted_from_their_beginning_and_in_place(reviews):
+    data = classifier_data(reviews)
+    learn = Learner(data, Bag())
+    texts = ["a great film", "", "a dull plot", " \n "]
+    preds = learn.get_preds(dl=data.test_dl(texts))[0]
+    assert [p.decoded for p in learn.batch_predict(texts)] == [data.vocab[i] for i in preds.argmax(1)]
+    assert torch.equal(preds[1], preds[3]) and not torch.equal(preds[1], preds[0])
+    for text in ("", " \n "):
+        assert torch.allclose(learn.predict(text).probs, preds[1])
+
+
+def test_empty_files_are_no_training_data(tmp_path):
+    for i in range(20):
+        file = tmp_path / "ab"[i % 2] / f"{i}.txt"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("" if i == 7 else "a film")
+    with pytest.raises(ItemError, match=r"gave no value .* item \d+ of \d+ .*b.7\.txt"):
+        TextDataBunch.from_folder(tmp_path, valid_pct=0.2, seed=0, bs=4, device="cpu")
 
 
 @pytest.mark.skipif(not IMDB.exists(), reason="needs the sample of IMDb")

@@ -137,7 +137,24 @@ def test_batches_know_their_length_and_size():
 
 def test_too_few_tokens_say_which_batch_size_fits():
     with pytest.raises(ValueError, match=r"6 tokens in 1 texts are too few for 64 rows .*: take bs=2 or less"):
-        lm_loader(documents([5]), 64, CPU)
+        lm_loader(documents([5]), 64, CPU, training=True)
+
+
+@pytest.mark.parametrize(("n_words", "rows", "length"), [(1, 1, 1), (9, 1, 9), (10, 2, 5), (400, 64, 6)])
+def test_few_texts_that_are_only_read_have_as_many_rows_as_windows(n_words, rows, length):
+    x, y = rows_of(lm_loader(documents([n_words]), 64, CPU))
+    assert x.shape == y.shape == (rows, length)
+
+
+def test_new_texts_may_be_fewer_than_the_rows_of_training():
+    data = TextDataBunch.from_block(
+        DataBlock(TextBlock(str.split, is_lm=True, min_freq=1, seq_len=4)), [words(9, 9 * i) for i in range(20)], bs=16,
+        seed=0, device="cpu",
+    )  # fmt: skip
+    batches = list(data.test_dl(["w1 w2", "w3"]))
+    assert [tuple(x.shape) for x, _ in batches] == [(1, 4)]
+    with pytest.raises(ValueError, match="0 tokens in 0 texts are too few: a language model needs two"):
+        data.test_dl([])
 
 
 def test_a_window_can_be_asked_for_alone():

@@ -1,6 +1,7 @@
 """Language models, trained on real text, that write, are saved, and come back."""
 
 import json
+import math
 import pickle
 import subprocess
 import sys
@@ -61,6 +62,7 @@ def test_it_learns_to_count_and_writes_on(trained, arch):
     learn = trained[arch]
     results = learn.validate()
     assert results["accuracy"] > 0.9 and results["perplexity"] < 2
+    assert math.exp(results["valid_loss"]) == pytest.approx(results["perplexity"])
     assert learn.predict("three four", n_words=5, temperature=0) == "three four five six seven eight nine"
     assert learn.beam_search("three four", n_words=3, beam_sz=5) == "three four five six seven"
     assert learn.predict("three four", 0) == "three four"
@@ -185,8 +187,20 @@ def test_what_does_not_fit_is_explained(trained):
         learner(AWD_LSTM, plain)
     with pytest.raises(ValueError, match="temperature=-1"):
         trained[AWD_LSTM].predict("one", temperature=-1)
-    with pytest.raises(ValueError, match="empty"):
-        trained[AWD_LSTM].predict("  ")
+    with pytest.raises(ValueError, match=r"this data has items of the blocks TextBlock, CategoryBlock: .*is_lm=True"):
+        learner(AWD_LSTM, TextDataBunch.from_df(labelled(), bs=4, device="cpu"))
+    with pytest.raises(ValueError, match="no word to go on after"):
+        learner(AWD_LSTM, counting(backwards=True)).predict("  ")
+
+
+def labelled():
+    return pd.DataFrame({"text": ["one two", "three four"] * 10, "label": ["a", "b"] * 10})
+
+
+def test_after_an_empty_text_it_begins_one(trained):
+    words = trained[AWD_LSTM].predict("", n_words=3).split()
+    assert len(words) == 3 and set(words) <= set(trained[AWD_LSTM].data.blocks[0].vocab)
+    assert len(trained[AWD_LSTM].batch_predict(["one", " "])) == 2
 
 
 @pytest.mark.skipif(not NUMBERS.exists(), reason="needs the shared data")

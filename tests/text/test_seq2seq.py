@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
-from warmstart.data import CategoryBlock, ColReader, DataBlock, IndexSplitter, ItemError
+from warmstart.data import CategoryBlock, ColReader, DataBlock, IndexSplitter
 from warmstart.learner import load_learner, set_seed
 from warmstart.text import BLEU, SubwordTokenizer, TeacherForcing, TextBlock, seq2seq_learner
 from warmstart.text.seq2seq import Seq2SeqSpec
@@ -184,8 +184,19 @@ def test_columns_of_a_table_are_read():
     learn = learner(block.databunch(df, bs=10, device="cpu", seed=0))
     learn.fit(1)
     assert isinstance(learn.predict("six"), str) and learn.batch_predict([]) == []
-    with pytest.raises(ItemError, match="the text is empty"):
-        learn.predict(" ")
+    assert learn.predict(" ") == learn.predict("") and len(learn.batch_predict(["six", "", "ten"])) == 3
+
+
+@pytest.mark.parametrize("own", [None, TeacherForcing()])
+def test_the_teacher_of_a_fit_takes_the_place_of_the_learners(own):
+    learn, shares = learner(bunch(100, 1000, 20), cbs=own), []
+    forward = learn.model.forward
+    learn.model.forward = lambda *batch: shares.append(batch[2:]) or forward(*batch)
+    learn.fit(1, cbs=TeacherForcing(end_epoch=0.5, end=0.25))
+    assert [len(share) for share in shares if share] == [1] * learn.n_steps and shares[learn.n_steps - 1] == (0.25,)
+    shares.clear()
+    learn.fit(1)
+    assert {share for share in shares if share} == {(1.0,)}
 
 
 def test_parts_of_words_are_translated():

@@ -106,7 +106,7 @@ def test_each_word_is_tokenised_once_before_training():
         (["a", 7], ["O", "O"], "WordsBlock needs a list of words"),
         (["a", "xxpad"], ["O", "O"], "gives no token for word 1, 'xxpad'"),
         (["a"], "O", "TokenCategoryBlock needs a list of labels"),
-        (None, ["O"], r"gave no value \(None or NaN\)"),
+        (None, ["O"], r"gave no value \(None, NaN or empty\)"),
         (["a"], ["new"], "the label 'new' is not in the vocabulary"),
     ],
 )

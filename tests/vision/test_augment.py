@@ -340,6 +340,15 @@ def test_bytes_become_the_floats_that_floats_become(size, training):
         torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
 
 
+def test_a_single_image_is_told_that_batches_are_changed():
+    with pytest.raises(ValueError, match=r"not \(3, 40, 40\): put aug_transforms\(\) into batch_tfms"):
+        Geometry()((tv_tensors.Image(photos()[0]),), of_items(1))
+
+
+def test_a_size_may_be_numpys():
+    assert Geometry(size=np.int64(24))((photos(),), of_items(1))[0].shape[-2:] == (24, 24)
+
+
 def test_masks_of_bytes_stay_bytes():
     masks = tv_tensors.Mask(torch.randint(0, 5, (2, 40, 40), dtype=torch.uint8))
     (result,) = Geometry(size=30)((masks,), of_items(1, 2))

@@ -324,3 +324,25 @@ def test_summary_walks_from_the_file_to_the_batch(folders, capsys):
     ):
         assert line in printed
     assert "batch transform ToFloat: (Image (4, 3, 8, 8) float32, Tensor (4,) int64)" in printed
+
+
+def test_a_cache_and_another_size_of_validation_batches_are_passed_on(folders):
+    data = ImageDataBunch.from_folder(folders, valid="valid", cache="memory", val_bs=3, **COMMON)
+    assert data.train_ds.cache is not None and (data.train_dl.bs, data.valid_dl.bs) == (2, 3)
+
+
+def test_a_table_that_cannot_be_read_is_named(tmp_path):
+    for content in (b"", b"a,b\n1,2,3\n1,2,3,4\n", "a,b\nä.png,ü\n".encode("latin-1")):
+        (tmp_path / "labels.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"labels.csv cannot be read as a table: .* to from_df"):
+            ImageDataBunch.from_csv(tmp_path)
+
+
+def test_rows_without_a_file_name_are_found_before_training(names):
+    path, files = names
+    df = pd.DataFrame({"file": [file.name for file in files], "kind": "ant"}, index=range(100, 112))
+    df.loc[103, "file"] = np.nan
+    with pytest.raises(ValueError, match=r"1 of 12 rows have no file name in column 'file', first row 103: leave"):
+        ImageDataBunch.from_df(df, path, **COMMON)
+    with pytest.raises(KeyError, match=r"fn_col: there is no column 'fiel'"):
+        ImageDataBunch.from_df(df, path, fn_col="fiel", **COMMON)
