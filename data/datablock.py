@@ -15,11 +15,12 @@ from .cache import Cache, open_cache
 from .dataset import Dataset, Draw
 from .getters import SamplePart
 from .items import as_items, item_at, short, take
-from .loaders import DeviceLoader, default_workers, make_loader
+from .loaders import DeviceLoader, make_loader
 from .portable import Portable
 from .randomness import fresh_seed, seeded_generators
 from .splitters import RandomSplitter
 from .transforms import Transform, apply_transforms, as_transforms
+from .workers import default_workers
 
 __all__ = ["DataBlock", "Datasets"]
 

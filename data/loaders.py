@@ -1,10 +1,6 @@
 """From datasets to batches on the device: samplers, workers, transfer, batch transforms."""
 
 import copy
-import multiprocessing
-import os
-import signal
-import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, repeat
@@ -22,16 +18,12 @@ from .pieces import apply_to_batch
 from .randomness import Randomness, mix, seeded_generators
 from .sharding import Shard, ShardedSampler, deal, in_agreement, parts_itself
 from .transforms import Transform
+from .workers import CAN_FORK, WORKER_LOST, begin_worker, is_of_lost_worker, without_worker_traceback
 
-__all__ = ["WORKER_LOST", "DeviceLoader", "EpochSampler", "default_workers", "is_of_lost_worker", "make_loader"]
+__all__ = ["DeviceLoader", "EpochSampler", "make_loader"]
 
 SETTINGS = ("num_workers", "collate_fn", "pin_memory", "drop_last", "timeout", "worker_init_fn", "generator",
             "multiprocessing_context", "prefetch_factor", "persistent_workers", "pin_memory_device")  # fmt: skip
-WORKER_LOST = (
-    "A process that reads data was ended from outside, mostly because memory ran out, in a container also that of "
-    "/dev/shm. Take fewer of them (num_workers=…, with 0 this process reads by itself), smaller items or a smaller bs."
-)
-CAN_FORK = sys.platform == "linux" and "fork" in multiprocessing.get_all_start_methods()  # macOS offers it, and crashes
 
 
 class EpochSampler(Sampler[Draw]):
@@ -92,15 +84,6 @@ class _Loader(DataLoader):
         return iterator
 
 
-def default_workers(device: torch.device) -> int:
-    """As many workers as this process may use cores, at most 8; 0 where processes cannot be forked.
-
-    0 on a CPU, too: its cores are busy with training, and workers that take one away slow all of its threads down.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores) if CAN_FORK and device.type != "cpu" else 0
-
-
 def make_loader(dataset: Dataset | ForeignDataset, bs: int, num_workers: int, device: torch.device,
                 shuffle: bool = False, drop_last: bool = False, order: Iterable[int] | None = None,
                 keep_workers: bool = True) -> DataLoader:  # fmt: skip
@@ -117,22 +100,9 @@ def make_loader(dataset: Dataset | ForeignDataset, bs: int, num_workers: int, de
         pin_memory=device.type == "cuda",
         persistent_workers=keep_workers and num_workers > 0,
         multiprocessing_context="fork" if num_workers and CAN_FORK else None,
-        worker_init_fn=_begin_worker,
+        worker_init_fn=begin_worker,
         generator=torch.Generator().manual_seed(dataset.seed),  # so that starting workers leaves the global one alone
     )
-
-
-def _begin_worker(worker: int) -> None:
-    """What a worker does first.
-
-    A cluster may send SIGUSR1 to all processes of a job: the main one heeds it, and still needs its workers for that.
-    From here on torch ends a worker whose parent is gone, and would wait for ever for one that is gone already.
-    """
-    if hasattr(signal, "SIGUSR1"):  # not on Windows
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if CAN_FORK and parent is not None and parent.pid != os.getppid():
-        raise SystemExit(1)
 
 
 class DeviceLoader:
@@ -266,7 +236,7 @@ class DeviceLoader:
             except StopIteration:
                 break
             except ItemError as error:
-                raise _without_worker_traceback(error) from None
+                raise without_worker_traceback(error) from None
             except (RuntimeError, ConnectionError, EOFError) as error:
                 if not (is_of_lost_worker(error) or (self._has_workers and not isinstance(error, RuntimeError))):
                     raise
@@ -393,15 +363,3 @@ def _check_loader(dl: Any) -> None:
         )
     if not isinstance(dl, Iterable) and not hasattr(dl, "__getitem__"):
         raise TypeError(f"A loader is a DataLoader or anything else that gives batches when iterated, not {dl!r}.")
-
-
-def is_of_lost_worker(error: BaseException) -> bool:
-    """Whether it says that a worker has ended, which torch may raise at any place."""
-    return "DataLoader worker" in str(error) and WORKER_LOST not in str(error)
-
-
-def _without_worker_traceback(error: ItemError) -> ItemError:
-    """A worker's error carries its printed traceback as message: keep the sentence at its end."""
-    text = str(error)
-    marker = f"{ItemError.__name__}: "
-    return ItemError(text[text.rindex(marker) + len(marker) :].strip()) if text.startswith("Caught ") else error

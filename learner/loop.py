@@ -15,8 +15,9 @@ from torch.optim import Optimizer
 
 from ..data.batch import batch_size, split_batch
 from ..data.bunch import DataBunch
-from ..data.loaders import WORKER_LOST, DeviceLoader, is_of_lost_worker
+from ..data.loaders import DeviceLoader
 from ..data.sharding import Shard
+from ..data.workers import WORKER_LOST, is_of_lost_worker
 from .stages import Stages, changed, failed_handler
 
 __all__ = ["Loop", "as_loader"]

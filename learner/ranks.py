@@ -22,8 +22,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..data.loaders import WORKER_LOST
 from ..data.randomness import fresh_seed, generator_states, mix, seed_generators, set_generator_states
+from ..data.workers import WORKER_LOST
 from .meeting import meeting_place
 
 __all__ = ["RankError", "Ranks", "join"]

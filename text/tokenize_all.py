@@ -22,9 +22,9 @@ import numpy as np
 
 from ..data.cache_folder import TOKENS, cache_folder, caches_folder, default_limit, make_room, mark_used
 from ..data.items import short
-from ..data.loaders import CAN_FORK, WORKER_LOST
 from ..data.portable import describe
 from ..data.show import in_notebook
+from ..data.workers import CAN_FORK, WORKER_LOST
 from .marking import Marking
 from .tokens import Tokens
 

@@ -11,8 +11,9 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset, WeightedRandomSampler
 from torchvision.transforms import v2
 from warmstart.data import Block, Dataset, DeviceLoader, ItemError, RegressionBlock, Transform
-from warmstart.data.loaders import CAN_FORK, EpochSampler, default_workers, make_loader
+from warmstart.data.loaders import EpochSampler, make_loader
 from warmstart.data.transforms import as_transforms
+from warmstart.data.workers import CAN_FORK, default_workers
 
 cpu = torch.device("cpu")
 
@@ -236,12 +237,12 @@ def test_two_passes_without_workers_go_side_by_side():
 
 def test_workers_are_as_many_as_the_cores_that_may_be_used(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(64), raising=False)
-    monkeypatch.setattr("warmstart.data.loaders.CAN_FORK", True)
+    monkeypatch.setattr("warmstart.data.workers.CAN_FORK", True)
     assert default_workers(torch.device("cuda")) == 8
     assert default_workers(torch.device("cpu")) == 0
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(3), raising=False)
     assert default_workers(torch.device("cuda")) == 3
-    monkeypatch.setattr("warmstart.data.loaders.CAN_FORK", False)
+    monkeypatch.setattr("warmstart.data.workers.CAN_FORK", False)
     assert default_workers(torch.device("cuda")) == 0
 
 

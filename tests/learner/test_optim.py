@@ -90,7 +90,8 @@ def test_frozen_parameters_may_be_left_out_silently():
     model[:2].requires_grad_(False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Learner(data, model, CrossEntropyLoss(), splitter=lambda m: list(m[3].parameters()))
+        learn = Learner(data, model, CrossEntropyLoss(), splitter=lambda m: list(m[3].parameters()))
+    assert "trainable 18, frozen 56" in learn.summary()
 
 
 @pytest.mark.parametrize(

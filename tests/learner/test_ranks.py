@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.distributed import run as torchrun
-from warmstart.data.loaders import WORKER_LOST
+from warmstart.data.workers import WORKER_LOST
 from warmstart.learner import RankError, launch, rank0_first
 from warmstart.learner import ranks as ranks_module
 from warmstart.learner.ranks import Ranks, _first_host, _slurm, _use_own_device, join
