@@ -1,10 +1,6 @@
 import gc
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
-from textwrap import dedent
 
 import pytest
 import torch
@@ -13,7 +9,6 @@ from torchvision.transforms import v2
 from warmstart.data import Block, Dataset, DeviceLoader, ItemError, RegressionBlock, Transform
 from warmstart.data.loaders import EpochSampler, make_loader
 from warmstart.data.transforms import as_transforms
-from warmstart.data.workers import CAN_FORK, default_workers
 
 cpu = torch.device("cpu")
 
@@ -235,17 +230,6 @@ def test_two_passes_without_workers_go_side_by_side():
     assert all(torch.equal(a[0], b[0]) for a, b in zip(dl, dl, strict=True))
 
 
-def test_workers_are_as_many_as_the_cores_that_may_be_used(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(64), raising=False)
-    monkeypatch.setattr("warmstart.data.workers.CAN_FORK", True)
-    assert default_workers(torch.device("cuda")) == 8
-    assert default_workers(torch.device("cpu")) == 0
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(3), raising=False)
-    assert default_workers(torch.device("cuda")) == 3
-    monkeypatch.setattr("warmstart.data.workers.CAN_FORK", False)
-    assert default_workers(torch.device("cuda")) == 0
-
-
 # ---- another batch size, fewer batches, the same ones
 
 
@@ -388,20 +372,3 @@ def test_batch_transforms_get_the_values_typed_and_give_plain_tensors():
     dl = DeviceLoader(make_loader(ds, 1, 0, cpu), cpu, as_transforms(lambda v: seen.append(type(v)) or v), ds.blocks)
     (batch,) = dl
     assert seen == [torch.Tensor] and isinstance(batch, tuple) and type(batch[0]) is torch.Tensor
-
-
-@pytest.mark.skipif(not CAN_FORK, reason="where processes are forked")
-def test_workers_that_begin_when_their_process_is_killed_end_too():
-    beginning = """
-        import os, signal, time, torch
-        from warmstart.data import Dataset, RegressionBlock
-        from warmstart.data.loaders import make_loader
-
-        dl = make_loader(Dataset([1, 2, 3, 4], [RegressionBlock()], [None], training=True), 2, 2, torch.device("cpu"))
-        torch.set_num_threads = lambda n: time.sleep(0.2)  # the first that a worker does: its process is gone by then
-        iter(dl)
-        os.kill(os.getpid(), signal.SIGKILL)
-    """
-    command = [sys.executable, "-c", dedent(beginning)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60, check=False)  # its workers hold the pipe, too
-    assert done.returncode == -signal.SIGKILL
