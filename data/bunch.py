@@ -28,24 +28,29 @@ class DataBunch:
 
     `DataBunch(train_dl, valid_dl)` takes anything that can be iterated every epoch and yields batches: tuples `(x, y)`,
     dicts, nested ones. The loaders are wrapped so that their batches arrive on `device` (by default the accelerator).
-    `dls` holds all of them: train, valid, and further ones for validation.
+    Of a tuple the first `n_inp` values go to the model, by default all but the last: of `(x, y1, y2)` with `n_inp=1`
+    the loss gets both targets. `dls` holds all loaders: train, valid, and further ones for validation.
     """
 
     def __init__(self, train_dl: Iterable, valid_dl: Iterable | None = None, test_dl: Iterable | None = None,
-                 path: str | Path = ".", device: torch.device | str | None = None):  # fmt: skip
+                 path: str | Path = ".", device: torch.device | str | None = None,
+                 n_inp: int | None = None):  # fmt: skip
         loaders = [train_dl, valid_dl] if test_dl is None else [train_dl, valid_dl, test_dl]
         if device is None:
             device = next((dl.device for dl in loaders if isinstance(dl, DeviceLoader)), None)
-        self.path, self.device = Path(path), _device(device)
+        if n_inp is not None and n_inp < 1:
+            raise ValueError(f"n_inp={n_inp}: of a batch's values one or more are inputs.")
+        self.path, self.device, self._n_inp = Path(path), _device(device), n_inp
         self.dls = [None if dl is None else _on_device(dl, self.device) for dl in loaders]
 
     @classmethod
     def from_dsets(cls, train: Any, valid: Any = None, bs: int = 64, val_bs: int | None = None,
                    num_workers: int | None = None, device: torch.device | str | None = None,
-                   seed: int | None = None) -> "DataBunch":  # fmt: skip
+                   seed: int | None = None, n_inp: int | None = None) -> "DataBunch":  # fmt: skip
         """From map-style datasets (shuffled by `(seed, epoch)`) or `IterableDataset`s; torch's default collation.
 
-        `num_workers` defaults to 0. Raises ValueError where `train` is empty or smaller than one batch.
+        `n_inp` of a sample's values are inputs, by default all but the last; `num_workers` defaults to 0. Raises
+        ValueError where `train` is empty or smaller than one batch; ItemError, when read, names what cannot be.
         """
         if not isinstance(train, IterableDataset):
             check_batch_size(len(train), bs)
@@ -55,7 +60,7 @@ class DataBunch:
             return _foreign_loader(dataset, bs, num_workers or 0, target, seed, training)
 
         valid_dl = None if valid is None else loader(valid, val_bs or bs, training=False)
-        return cls(loader(train, bs, training=True), valid_dl, device=target)
+        return cls(loader(train, bs, training=True), valid_dl, device=target, n_inp=n_inp)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {_size(dl)}" for name, dl in zip(("train", "valid", "test"), self.dls, strict=False))
@@ -91,7 +96,7 @@ class DataBunch:
     @property
     def n_inp(self) -> int | None:
         """How many of a batch's values are inputs; None: all but the last."""
-        return self.train_ds.n_inp if self.blocks else None
+        return self.train_ds.n_inp if self.blocks else self._n_inp
 
     @property
     def targets(self) -> Sequence[Block]:

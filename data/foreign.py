@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import TensorDataset, default_collate
 
 from .dataset import Collated, Draw
+from .items import ItemError, kind, short
 from .randomness import Randomness, kept_generators, seed_generators
 
 __all__ = ["ForeignDataset"]
@@ -29,12 +30,12 @@ class ForeignDataset(torch.utils.data.Dataset):
         return self.dataset[index]
 
     def __getitems__(self, draws: Sequence[Draw]) -> Collated:
-        """The items as one batch, collated as torch does by default."""
+        """The items as one batch, collated as torch does by default. Raises ItemError that names an item."""
         indices = [draw.index for draw in draws]
         if isinstance(self.dataset, TensorDataset):
             values = list(self.dataset[indices])
         else:
-            values = default_collate(self._samples(draws, indices))
+            values = self._collated(self._samples(draws, indices), indices)
         return Collated(values, indices, draws[0].epoch)
 
     def _samples(self, draws: Sequence[Draw], indices: list[int]) -> list:
@@ -46,7 +47,21 @@ class ForeignDataset(torch.utils.data.Dataset):
 
     def _read(self, draw: Draw) -> Any:
         self._seed(draw)
-        return self.dataset[draw.index]
+        try:
+            return self.dataset[draw.index]
+        except Exception as error:
+            where = f"item {draw.index} of {len(self)} of the {kind(self.dataset)}"
+            raise ItemError(f"{where} cannot be read: {type(error).__name__}: {error}") from error
+
+    def _collated(self, samples: list, indices: list[int]) -> Any:
+        try:
+            return default_collate(samples)
+        except (RuntimeError, TypeError, KeyError) as error:
+            raise ItemError(
+                f"The items {short(indices)} of the {kind(self.dataset)} cannot form a batch, in which they are the "
+                f"entries 0, 1, 2 and so on: {error}. Bring them to one size and type, or pass a DataLoader with a "
+                "collate_fn of your own."
+            ) from error
 
     def _seed(self, draw: Draw) -> None:
         seed_generators(Randomness(self.seed, draw.epoch, [draw.index]).first)

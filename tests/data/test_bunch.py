@@ -15,9 +15,11 @@ from warmstart.data import (
     DataBunch,
     DeviceLoader,
     EndSplitter,
+    ItemError,
     MultiCategoryBlock,
     RegressionBlock,
 )
+from warmstart.data.batch import split_batch
 from warmstart.vision import ImageBlock, Normalize
 
 matplotlib.use("Agg")
@@ -335,3 +337,40 @@ def test_other_batch_transforms_leave_the_data_as_they_were():
     assert len(other.batch_tfms) == 2 and len(data.batch_tfms) == 1
     assert torch.allclose(other.one_batch()[0], data.one_batch()[0] * 2 - 1)
     assert other.train_ds is data.train_ds
+
+
+def test_n_inp_of_a_batchs_values_are_inputs():
+    x, kinds, numbers = torch.randn(12, 4), torch.arange(12) % 3, torch.randn(12)
+    samples = TensorDataset(x, kinds, numbers)
+    for data in (
+        DataBunch(DataLoader(samples, 4), DataLoader(samples, 4), device="cpu", n_inp=1),
+        DataBunch.from_dsets(samples, samples, bs=4, device="cpu", n_inp=1),
+    ):
+        inputs, targets = split_batch(data.one_batch(), data.to("cpu").n_inp)
+        assert [value.shape for value in (*inputs, *targets)] == [(4, 4), (4,), (4,)] and len(inputs) == 1
+    with pytest.raises(ValueError, match="n_inp=0: of a batch's values one or more are inputs"):
+        DataBunch(DataLoader(samples, 4), n_inp=0)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_item_of_a_dataset_that_cannot_be_read_or_batched_is_named(num_workers):
+    class Damaged(torch.utils.data.Dataset):
+        def __init__(self, damage):
+            self.damage = damage
+
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, i):
+            return self.damage() if i == 5 else torch.zeros(3)
+
+    def refuse():
+        raise OSError("cut off")
+
+    for damage, message in (
+        (refuse, "^item 5 of 8 of the Damaged cannot be read: OSError: cut off"),
+        (lambda: torch.zeros(2), r"The items \[.*5.*\] of the Damaged cannot form a batch, .* with a collate_fn"),
+    ):
+        data = DataBunch.from_dsets(Damaged(damage), bs=8, device="cpu", num_workers=num_workers)
+        with pytest.raises(ItemError, match=message):
+            list(data.train_dl)
