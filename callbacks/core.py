@@ -12,6 +12,7 @@ resolves once, when a fit begins, which callbacks hear which event.
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -110,6 +111,10 @@ def _check_event(where: str, name: str, method: Callable) -> None:
             raise TypeError(f"{where} must take the learner, def {name}(self, learn): {error}.") from None
     elif close := difflib.get_close_matches(name, EVENTS, n=1, cutoff=0.85):
         raise TypeError(f"{where} is not an event: did you mean {close[0]}?")
+    elif found := re.fullmatch(r"on_(?:train_|fit_)?(epoch|batch|train|fit|validation)_(begin|start|end)", name):
+        stage = {"train": "fit", "validation": "validate"}.get(found[1], found[1])
+        when = "after" if found[2] == "end" else "before"
+        raise TypeError(f"{where} is not an event: it is called {when}_{stage} here, def {when}_{stage}(self, learn).")
     elif name.startswith(("before_", "after_")):
         raise TypeError(f"{where} is not an event: events are {', '.join(EVENTS)}.")
 

@@ -36,14 +36,15 @@ def most_confused(counts: np.ndarray, vocab: Sequence[Any], min_val: int = 1) ->
     return sorted(((vocab[i], vocab[j], int(wrong[i, j])) for i, j in pairs), key=lambda pair: -pair[2])
 
 
-def draw_confusion(counts: np.ndarray, vocab: Sequence[Any], normalize: bool = False) -> None:
+def draw_confusion(counts: np.ndarray, vocab: Sequence[Any], normalize: bool = False,
+                   figsize: tuple[float, float] | None = None) -> None:  # fmt: skip
     """Draw counts as a coloured table; with `normalize` as shares of each actual class."""
     from matplotlib import pyplot as plt
 
     values = counts / counts.sum(1, keepdims=True).clip(1) if normalize else counts
     names = [str(name) for name in vocab]
     size = min(14.0, max(3.5, 0.45 * len(names) + 2))
-    _, ax = plt.subplots(figsize=(size, size), layout="constrained")
+    _, ax = plt.subplots(figsize=figsize or (size, size), layout="constrained")
     ax.imshow(values, cmap="Blues")
     ax.set(xlabel="predicted", ylabel="actual", title="Confusion matrix")
     ax.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..callbacks.nested import map_tensors
 from ..data.blocks import Block
-from ..data.items import take
+from ..data.items import as_items, take
 from ..data.loaders import DeviceLoader
 from ..data.show import show_samples
 from .gathering import GatherPreds, join_batches, to_cpu
@@ -139,7 +139,7 @@ def _move_model(learn: Any) -> None:
 def batch_predict(learn: Any, items: Sequence) -> list[Prediction]:
     """See `Learner.batch_predict`."""
     _check_blocks(learn, "batch_predict")
-    if not len(items):
+    if not len(items := as_items(items)):
         return []
     in_pixels = any(block.is_spatial for block in learn.data.targets)  # which their inputs say the size of
     *inputs, raw, _ = get_preds(learn, dl=learn.data.test_dl(items), with_input=in_pixels, act=_unchanged)

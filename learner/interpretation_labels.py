@@ -40,9 +40,9 @@ class ClassificationInterpretation(Interpretation):
         """`(c, c)` counts: rows are the actual classes, columns the predicted ones."""
         return confusion_of(self.targs, self.decoded, len(self.vocab)).numpy()
 
-    def plot_confusion_matrix(self, normalize: bool = False) -> None:
-        """Draw the confusion matrix; with `normalize` as shares of each actual class."""
-        draw_confusion(self.confusion_matrix(), self.vocab, normalize)
+    def plot_confusion_matrix(self, normalize: bool = False, figsize: tuple[float, float] | None = None) -> None:
+        """Draw the confusion matrix; with `normalize` as shares of each actual class; `figsize` in inches."""
+        draw_confusion(self.confusion_matrix(), self.vocab, normalize, figsize)
 
     def most_confused(self, min_val: int = 1) -> list[tuple[Any, Any, int]]:
         """`(actual, predicted, count)` of each pair of classes confused at least `min_val` times, most often first."""

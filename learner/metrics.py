@@ -85,7 +85,10 @@ def predicted_classes(pred: Tensor, targ: Tensor, axis: int) -> tuple[Tensor, Te
             "For yes-or-no outputs use accuracy_multi, or the metric's multi=True or thresh=0.5; for values, axis=None."
         )
     classes = pred.argmax(axis)
-    check_same_count(classes, targ, f"These are the predicted classes, the largest of the outputs on axis {axis}.")
+    of_labels = " Several labels per item? Use accuracy_multi, or the metric's multi=True." * (pred.shape == targ.shape)
+    check_same_count(
+        classes, targ, f"These are the predicted classes, the largest of the outputs on axis {axis}.{of_labels}"
+    )
     return classes.flatten(), targ.flatten()
 
 

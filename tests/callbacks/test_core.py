@@ -26,6 +26,20 @@ def test_a_misspelt_event_is_refused_with_the_right_name(wrong, right):
         type("Typo", (Callback,), {wrong: lambda self, learn: None})
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("on_epoch_end", "after_epoch"),
+        ("on_train_begin", "before_fit"),
+        ("on_train_batch_start", "before_batch"),
+        ("on_validation_end", "after_validate"),
+    ],
+)
+def test_an_event_of_another_library_is_refused_with_ours(theirs, ours):
+    with pytest.raises(TypeError, match=rf"Moved.{theirs} is not an event: it is called {ours} here"):
+        type("Moved", (Callback,), {theirs: lambda self, learn: None})
+
+
 def test_an_invented_event_is_refused_with_the_list_of_events():
     with pytest.raises(TypeError, match=r"Odd.before_lunch is not an event: events are after_create, before_fit, "):
 

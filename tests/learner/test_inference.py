@@ -152,6 +152,12 @@ def test_targets_are_none_where_there_are_no_labels(learn, x):
     assert preds.allclose(outputs(learn.model, x).softmax(1))
 
 
+def test_items_may_come_one_by_one(learn, x):
+    items = as_items(x)[:3]
+    probs = [prediction.probs for prediction in learn.batch_predict(item for item in items)]
+    torch.testing.assert_close(torch.stack(probs), outputs(learn.model, x[:3]).softmax(1))
+
+
 def test_no_items_give_no_predictions_and_an_empty_loader_is_explained(learn):
     assert learn.batch_predict([]) == []
     with pytest.raises(ValueError, match="nothing to predict: the loader gave no batch"):

@@ -456,7 +456,8 @@ def test_several_labels_of_one_picture_are_told_apart(photos):
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_the_confusion_matrix_is_drawn_with_names_and_numbers(interp, normalize):
-    interp.plot_confusion_matrix(normalize)
+    interp.plot_confusion_matrix(normalize, figsize=(5, 4))
+    assert plt.gcf().get_size_inches().tolist() == [5, 4]
     ax, counts = plt.gca(), interp.confusion_matrix()
     assert [ax.get_xlabel(), ax.get_ylabel(), ax.get_title()] == ["predicted", "actual", "Confusion matrix"]
     assert [label.get_text() for label in ax.get_xticklabels()] == NAMES
