@@ -517,8 +517,6 @@ def test_shapes_that_do_not_fit_are_told():
     with pytest.raises(ValueError, match=r"shape \(4, 1\) hold one output on axis -1.*use accuracy_multi"):
         F1Score().update(torch.zeros(4, 1), torch.zeros(4))
     with pytest.raises(ValueError, match=r"\(4,\) do not fit .*\(4, 2\).* Several labels per item\? Use accuracy_mul"):
-        ValueError, match=r"\(4,\) do not fit .*\(4, 2\).* Several labels per item\? Use accuracy_multi"
-    ):
         accuracy(torch.zeros(4, 2), torch.zeros(4, 2))
     with pytest.raises(ValueError, match=r"\(4, 2\) do not fit targets of shape \(4,\)"):
         mse(torch.zeros(4, 2), torch.zeros(4))
