@@ -150,7 +150,8 @@ class StatefulMetric(ABC):
 
 @dataclass(eq=False)
 class AverageMetric(StatefulMetric):
-    """The mean of `func(pred, targ)` over all targets: each batch counts by the size of its (first) target.
+    """The mean of `func(pred, targ)` over all targets: each batch counts by the size of its (first) target, or for a
+    function that is `averaged_as` another by its length.
 
     `func` returns one number, the mean over a batch. Raises TypeError for a function that does not take two arguments,
     ValueError if it returns several numbers.
@@ -163,8 +164,8 @@ class AverageMetric(StatefulMetric):
         _check_signature(self.func, self.name)
 
     def measure(self, pred: Any, targ: Any) -> Tensor:
-        mean = self._mean(pred, targ)
-        return torch.stack([mean, torch.ones_like(mean)]) * _n_targets(targ)
+        mean, (_, then) = self._mean(pred, targ), _mean_and_then(self.func)
+        return torch.stack([mean, torch.ones_like(mean)]) * _size(targ, in_samples=then is not None)
 
     def score(self, state: Tensor) -> Tensor:
         _, then = _mean_and_then(self.func)
@@ -187,18 +188,21 @@ class AverageMetric(StatefulMetric):
         return double_precision(value.reshape(()))
 
 
+def _size(targ: Any, in_samples: bool) -> int:
+    """How many targets there are, or samples; of several tensors in the first."""
+    while isinstance(targ, tuple):
+        targ = targ[0]
+    if isinstance(targ, Tensor) and (targ.ndim == 0 or not in_samples):
+        return targ.numel()
+    return len(targ)
+
+
 def _mean_and_then(func: Callable) -> tuple[Callable, Callable[[Tensor], Tensor] | None]:
     """What to average over batches for `func`, and what to do with the average; see `averaged_as`."""
     if isinstance(func, partial):
         mean, then = _mean_and_then(func.func)
         return partial(mean, *func.args, **func.keywords), then
     return getattr(func, "averaged_as", func), getattr(func, "then", None)
-
-
-def _n_targets(targ: Any) -> int:
-    while isinstance(targ, tuple):
-        targ = targ[0]
-    return targ.numel() if isinstance(targ, Tensor) else len(targ)
 
 
 def as_metric(metric: Any) -> Metric:
