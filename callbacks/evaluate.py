@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .core import Callback
@@ -16,8 +17,8 @@ class Evaluate(Callback):
     """Average the loss and update the metrics over a validation; `learn.results` holds what came out, by name.
 
     Losses are averaged by sample, or where the loss counts its targets (`n_targets`) by these: the tokens of texts, the
-    pixels of masks. Everything accumulates on the device and is read once, at the end. A metric that
-    computes a dict gives a result for each of its names. Batches without targets count for nothing.
+    pixels of masks. Everything accumulates on the device and is read once, at the end. A metric that computes a dict
+    gives a result for each of its names. Batches without targets count for nothing.
 
     Of several processes each has its share of the batches, and all end with the results over all of them: a metric of
     this library and one of torchmetrics add up what each has seen, and any other is given all predictions and targets
@@ -45,7 +46,9 @@ class Evaluate(Callback):
         loss = loss.float() if loss.device.type == "mps" else loss.double()  # a sum that does not depend on the order
         count = getattr(learn.loss_func, "n_targets", None)
         n = count(*learn.yb) if count else learn.bs
-        self.total, self.n = self.total + (loss.nan_to_num() * n if count else loss * n), self.n + n
+        if isinstance(n, Tensor):
+            loss = torch.where(n > 0, loss, 0.0)  # the mean of no targets is NaN
+        self.total, self.n = self.total + loss * n, self.n + n
         for metric in self.metrics.values():
             metric.update(learn.pred, *learn.yb)
         if learn.ranks.n > 1 and not all(map(_knows_ranks, self.metrics.values())):

@@ -42,6 +42,8 @@ class DataBunch:
             raise ValueError(f"n_inp={n_inp}: of a batch's values one or more are inputs.")
         self.path, self.device, self._n_inp = Path(path), _device(device), n_inp
         self.dls = [None if dl is None else _on_device(dl, self.device) for dl in loaders]
+        if n_inp is not None and self.blocks:
+            raise ValueError("n_inp is for loaders of your own: those of a DataBlock know it, DataBlock(n_inp=…).")
 
     @classmethod
     def from_dsets(cls, train: Any, valid: Any = None, bs: int = 64, val_bs: int | None = None,

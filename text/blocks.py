@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ..data import Block, ColReader, Dataset, Transform
-from .columns import Columns
+from ..data.columns import Columns
 from .kept_texts import KeptTexts
 from .lm_data import LMLoader, lm_loader
 from .marking import Marking

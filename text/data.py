@@ -18,10 +18,11 @@ from ..data import (
     RandomSplitter,
     parent_label,
 )
+from ..data.columns import Columns
 from ..data.items import as_items, each, kind, short
 from ..data.splitters import GrandparentSplitter
 from .blocks import TextBlock
-from .columns import Columns, check_cells
+from .columns import check_cells
 from .files import FolderSplitter, get_text_files
 from .label_columns import label_block
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from ..data import Block, CategoryBlock, MultiCategoryBlock, RegressionBlock
-from .columns import Columns, column, columns
+from ..data.columns import Columns, column, columns
 
 __all__ = ["label_block"]
 

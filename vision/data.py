@@ -24,6 +24,7 @@ from ..data import (
     get_image_files,
     parent_label,
 )
+from ..data.columns import Columns, check_filled, column, columns
 from ..data.getters import ItemName
 from .image import ImageBlock
 
@@ -117,7 +118,7 @@ class ImageDataBunch(DataBunch):
 
     @classmethod
     def from_df(cls, df: pd.DataFrame, path: str | Path = ".", folder: str | Path | None = None,
-                fn_col: str | int = 0, label_col: str | int | Sequence[str | int] = 1, label_delim: str | None = None,
+                fn_col: str | int = 0, label_col: Columns = 1, label_delim: str | None = None,
                 valid_col: str | int | None = None, valid_pct: float = 0.2, seed: int | None = None, suff: str = "",
                 item_tfms: Any = None, batch_tfms: Any = None, bs: int = 64, num_workers: int | None = None,
                 mode: str = "RGB", device: torch.device | str | None = None, val_bs: int | None = None,
@@ -127,7 +128,7 @@ class ImageDataBunch(DataBunch):
         `label_delim` parts the label into several; several `label_col` are several labels, or 0s and 1s by column, or
         several numbers; a column of floats is a regression. The rows where `valid_col` is true validate.
         """
-        _check_names(_column(df, fn_col, "fn_col"))
+        check_filled(column(df, fn_col, "fn_col"), "fn_col")
         if isinstance(label_col, Sequence) and not isinstance(label_col, str) and len(label_col) == 1:
             label_col = label_col[0]
         block = DataBlock(
@@ -143,7 +144,7 @@ class ImageDataBunch(DataBunch):
     @classmethod
     def from_csv(cls, path: str | Path, csv_fname: str = "labels.csv", header: int | str | None = "infer",
                  delimiter: str | None = None, folder: str | Path | None = None, fn_col: str | int = 0,
-                 label_col: str | int | Sequence[str | int] = 1, label_delim: str | None = None,
+                 label_col: Columns = 1, label_delim: str | None = None,
                  valid_col: str | int | None = None, valid_pct: float = 0.2, seed: int | None = None, suff: str = "",
                  item_tfms: Any = None, batch_tfms: Any = None, bs: int = 64, num_workers: int | None = None,
                  mode: str = "RGB", device: torch.device | str | None = None, val_bs: int | None = None,
@@ -162,16 +163,16 @@ class ImageDataBunch(DataBunch):
                            item_tfms, batch_tfms, bs, num_workers, mode, device, val_bs, cache)  # fmt: skip
 
 
-def _target_block(df: pd.DataFrame, label_col: str | int | Sequence[str | int], label_delim: str | None) -> Block:
+def _target_block(df: pd.DataFrame, label_col: Columns, label_delim: str | None) -> Block:
     """The block that fits the label columns' values."""
     if label_delim is not None:
         return MultiCategoryBlock()
     if isinstance(label_col, (str, int)):
-        return _block_of_one(_column(df, label_col))
-    columns = [_column(df, col) for col in label_col]
-    if all(set(values.unique()) <= {0, 1} for values in columns):
-        return MultiCategoryBlock(encoded=True, vocab=[str(values.name) for values in columns])
-    return RegressionBlock() if all(map(pd.api.types.is_numeric_dtype, columns)) else MultiCategoryBlock()
+        return _block_of_one(column(df, label_col, "label_col"))
+    labels = columns(df, label_col, "label_col")
+    if all(set(values.unique()) <= {0, 1} for values in labels):
+        return MultiCategoryBlock(encoded=True, vocab=[str(values.name) for values in labels])
+    return RegressionBlock() if all(map(pd.api.types.is_numeric_dtype, labels)) else MultiCategoryBlock()
 
 
 def _block_of_one(values: pd.Series) -> Block:
@@ -179,21 +180,3 @@ def _block_of_one(values: pd.Series) -> Block:
         return RegressionBlock()
     several = any(isinstance(value, (list, tuple, set)) for value in values)
     return MultiCategoryBlock() if several else CategoryBlock()
-
-
-def _check_names(names: pd.Series) -> None:
-    """Raise ValueError for rows without a file name."""
-    missing = [index for index, is_missing in names.isna().items() if is_missing]
-    if missing:
-        raise ValueError(
-            f"fn_col: {len(missing)} of {len(names)} rows have no file name in column {names.name!r}, first row "
-            f"{missing[0]!r}: leave them out, df.dropna(subset=[{names.name!r}])."
-        )
-
-
-def _column(df: pd.DataFrame, col: str | int, name: str = "label_col") -> pd.Series:
-    """A column by its name or position, which argument `name` gives. Raises KeyError that lists the columns."""
-    names = list(df.columns)
-    if col not in names and not (isinstance(col, int) and -len(names) <= col < len(names)):
-        raise KeyError(f"{name}: there is no column {col!r}; the columns are {names}.")
-    return df.iloc[:, names.index(col) if col in names else int(col)]

@@ -91,7 +91,7 @@ def _wrapped(pixels: np.ndarray) -> tv_tensors.Image:
 def _from_array(array: np.ndarray) -> Image.Image:
     channels = 1 if array.ndim == 2 else array.shape[-1]
     if array.dtype not in (np.uint8, np.bool_) or array.ndim not in (2, 3) or channels not in (1, 2, 3, 4):
-        hint = ": of floats in [0, 1] pass (255 * image).astype(np.uint8)" if array.dtype.kind == "f" else ""
+        hint = ": of floats in [0, 1] pass (255 * image).round().astype(np.uint8)" if array.dtype.kind == "f" else ""
         raise ValueError(f"an image array is uint8 (h, w) or (h, w, 1 to 4); got {array.dtype} {array.shape}{hint}")
     return Image.fromarray(array[..., 0] if array.ndim == 3 and channels == 1 else array)
 
@@ -99,7 +99,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 def _from_tensor(image: Tensor, mode: str) -> tv_tensors.Image:
     channels = CHANNELS[mode]
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] not in (1, channels):
-        hint = ": of floats in [0, 1] pass (255 * image).to(torch.uint8)" if image.is_floating_point() else ""
+        hint = ": of floats in [0, 1] pass (255 * image).round().to(torch.uint8)" if image.is_floating_point() else ""
         raise ValueError(
             f"an image tensor for mode {mode} is uint8 ({channels}, h, w); got {image.dtype} {tuple(image.shape)}{hint}"
         )

@@ -40,8 +40,8 @@ def vision_learner(data: DataBunch, arch: Arch, metrics: Any = None, pretrained:
     `model -> body`); `concat_pool, ps, lin_ftrs, y_range` shape the head (see `create_head`), which `custom_head`
     replaces; `splitter(model)` replaces the architecture's layer groups. With `bn_freeze` a pretrained body keeps the
     statistics of its BatchNorm layers, whose weights train, in fits at low learning rates (see `BnFreeze`); switch it
-    off for images unlike photos. While the body is frozen it needs no backward pass; with `train_bn`,
-    fast.ai's way, the weights of its BatchNorm layers train then, too.
+    off for images unlike photos. While the body is frozen it needs no backward pass; with `train_bn`, fast.ai's way,
+    the weights of its BatchNorm layers train then, too.
     """
     arch, n_in = as_architecture(arch), channels_of(data, n_in)
     n_out = data.c if n_out is None and custom_head is None else n_out

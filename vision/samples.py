@@ -28,9 +28,9 @@ def rewrap(pixels: Tensor, like: Kind) -> Kind:
 def draw(rand: Randomness, n: int, batch: bool) -> tuple[np.ndarray, ...]:
     """`n` numbers in [0, 1) for each image, or the first image's for all if `batch`: `(bs,)` float64 each.
 
-    They are numpy's, which goes through a few numbers in a third of torch's time. What is computed from them in double
-    precision and rounded to float32 in the end is the same for an image on its own and in a batch, although processors
-    use other instructions for many numbers than for one.
+    They are numpy's, which goes through a few numbers in a quarter of torch's time. What is computed from them in
+    double precision and rounded to float32 in the end is the same for an image on its own and in a batch, although
+    processors use other instructions for many numbers than for one.
     """
     numbers = rand.uniform(n).numpy().astype(np.float64)
     return tuple((np.broadcast_to(numbers[:1], numbers.shape) if batch else numbers).T)

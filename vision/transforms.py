@@ -25,8 +25,7 @@ from .checks import check_float, check_option, check_range
 from .resizing import MIDDLE, PAD_MODES, Box, Size, around, height_width, inside, pad, resize, resized_crop, window
 from .samples import map_type, rewrap
 
-__all__ = ["Normalize", "RandomResizedCrop", "Resize", "ToFloat", "imagenet_stats",
-           "to_float"]  # fmt: skip
+__all__ = ["Normalize", "RandomResizedCrop", "Resize", "ToFloat", "imagenet_stats", "to_float"]
 
 imagenet_stats = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and std of red, green and blue in [0, 1]
 

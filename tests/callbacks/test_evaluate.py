@@ -1,5 +1,7 @@
 """Loss and metrics of a validation: over all samples, however they are cut into batches."""
 
+import math
+
 import pytest
 import torch
 import torchmetrics
@@ -37,6 +39,13 @@ def test_a_loss_over_tokens_is_averaged_over_the_tokens_that_count():
         pred = learn.model(pred)
     expected = float(F.cross_entropy(pred, targ)), float((pred.argmax(1) == targ).float().mean())
     assert tuple(learn.validate().values()) == pytest.approx(expected)
+
+
+def test_a_loss_that_is_not_finite_is_told(make_learn):
+    learn = make_learn()
+    for value in (math.nan, math.inf):
+        nn.init.constant_(next(learn.model.parameters()), value)
+        assert not math.isfinite(learn.validate()["valid_loss"])
 
 
 def right(pred, targ):

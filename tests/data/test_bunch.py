@@ -350,6 +350,10 @@ def test_n_inp_of_a_batchs_values_are_inputs():
         assert [value.shape for value in (*inputs, *targets)] == [(4, 4), (4,), (4,)] and len(inputs) == 1
     with pytest.raises(ValueError, match="n_inp=0: of a batch's values one or more are inputs"):
         DataBunch(DataLoader(samples, 4), n_inp=0)
+    block = DataBlock((RegressionBlock, RegressionBlock), get_x=float, get_y=float)
+    data = block.databunch(range(20), bs=4, num_workers=0, device="cpu")
+    with pytest.raises(ValueError, match="those of a DataBlock know it"):
+        DataBunch(data.train_dl, n_inp=1)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

@@ -2,20 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from warmstart.data import ItemError
-from warmstart.text.columns import check_cells, columns
+from warmstart.text.columns import check_cells
 
 
 def table(**changes):
     rows = {"title": list("abcdef"), "text": ["x y"] * 6, "label": [0, 1] * 3, **changes}
     return pd.DataFrame(rows, index=[f"row{i}" for i in range(6)])
-
-
-def test_columns_have_names_or_positions():
-    assert [cells.name for cells in columns(table(), ["text", 0], "text_col")] == ["text", "title"]
-    with pytest.raises(
-        KeyError, match=r"text_col: there is no column 'txt'; the columns are \['title', 'text', 'label'"
-    ):
-        columns(table(), "txt", "text_col")
 
 
 def test_whole_rows_pass_and_one_of_several_texts_may_be_empty():

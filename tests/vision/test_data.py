@@ -342,7 +342,7 @@ def test_rows_without_a_file_name_are_found_before_training(names):
     path, files = names
     df = pd.DataFrame({"file": [file.name for file in files], "kind": "ant"}, index=range(100, 112))
     df.loc[103, "file"] = np.nan
-    with pytest.raises(ValueError, match=r"1 of 12 rows have no file name in column 'file', first row 103: leave"):
+    with pytest.raises(ValueError, match=r"fn_col: column 'file' has no value in 1 of 12 rows \(index 103\): leave"):
         ImageDataBunch.from_df(df, path, **COMMON)
     with pytest.raises(KeyError, match=r"fn_col: there is no column 'fiel'"):
         ImageDataBunch.from_df(df, path, fn_col="fiel", **COMMON)
